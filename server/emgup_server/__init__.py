@@ -1,0 +1,1 @@
+"""The federation's server: hands out releases and jobs, validates replies, keeps the result ledger."""
