@@ -1,0 +1,339 @@
+"""Statistics of a run: per method and protocol over users, every user with equal weight.
+
+Seeds are averaged within a user first, then users are summarised; folds play no role, so that a user of a small fold
+does not weigh more than one of a large fold (METHODS §3). Differences are paired: a personalized model is compared with
+the source release on the same user's same test windows.
+
+**Intervals** are 95 % intervals of the mean over users, from the expanded percentile bootstrap: users are resampled
+with replacement and the quantiles of the resampled means are taken at Φ(∓√(n/(n−1)) t₀.₉₇₅,ₙ₋₁) (T. Hesterberg, "What
+Teachers Should Know About the Bootstrap", The American Statistician 69:371, 2015). Why: accuracies are bounded and
+skewed to the left, so a t interval is symmetric where the data are not and can leave [0, 1]; the plain percentile
+bootstrap is too narrow at the 10 to 40 users of EMG sets (it covers 90 % instead of 95 % at 10 normal values); the
+expanded one stays within the data's range and is as wide as a t interval. Resampling is seeded, so the same rows give
+the same numbers. The intervals speak about new users like these; users that share a fold share a source model, and the
+spread that training new source models would add is not in them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from emgup_model.config import Frozen
+from emgup_model.evaluation.results import ResultRow, sort_rows
+from emgup_model.files import write_atomic
+
+SOURCE_ONLY = "source_only"
+RESAMPLES = 10_000
+SEED = 0
+POINT = 0.01
+"""One percentage point of accuracy: a user below −1 point counts as clearly made worse."""
+
+REFERENCES: Mapping[str, tuple[str, ...] | None] = {
+    "adabn": None,
+    "emgup_nograd": ("emgup_paper",),
+    "emgup_bnfrozen": ("emgup_paper",),
+}
+"""Methods that others are compared with besides Source Only, and which others (None: all)."""
+
+Floats = NDArray[np.float64]
+PerUser = Mapping[str, float]
+
+
+class Spread(Frozen):
+    """How a score in [0, 1] is spread over users. SD has n−1 in its denominator; SD and interval need two users."""
+
+    mean: float
+    sd: float | None
+    ci95: tuple[float, float] | None
+    p10: float
+    worst: float
+    worst_user: str
+
+
+class Delta(Frozen):
+    """Paired differences over users, as fractions (0.01 = one point).
+
+    ``wilcoxon_p`` is the two-sided signed-rank p-value (zero differences are left out; 1 if all are zero) and
+    ``wilcoxon_p_holm`` the same after Holm's correction over the methods of one dataset, backbone, protocol and
+    reference. Both are None where a method is compared with itself.
+    """
+
+    n_users: int
+    mean: float
+    ci95: tuple[float, float] | None
+    share_worse: float
+    share_worse_1pt: float
+    worst: float
+    worst_user: str
+    wilcoxon_p: float | None = None
+    wilcoxon_p_holm: float | None = None
+
+
+class CellProblem(Frozen):
+    """A cell without a score: the status of its row, or "missing" where there is no row.
+
+    Expected are all users that any method has under the protocol, each with all seeds of this method.
+    """
+
+    user: str
+    seed: int
+    status: str
+
+
+class MethodSummary(Frozen):
+    """One method under one protocol. Statistics are over ``users``; the users without any score are named."""
+
+    dataset: str
+    backbone: str
+    protocol: str
+    method: str
+    users: int
+    users_expected: int
+    users_without_score: tuple[str, ...]
+    problems: tuple[CellProblem, ...]
+    seeds: tuple[int, ...]
+    accuracy: Spread | None
+    macro_f1: Spread | None
+    source_accuracy: Spread | None
+    source_macro_f1: Spread | None
+    delta_accuracy: Delta | None
+    delta_macro_f1: Delta | None
+    adapt_seconds_mean: float | None
+
+
+class Comparison(Frozen):
+    """Accuracy of ``method`` minus that of ``reference``, over the users that have both."""
+
+    dataset: str
+    backbone: str
+    protocol: str
+    method: str
+    reference: str
+    delta: Delta
+
+
+class Absence(Frozen):
+    """Users of the run with no row of any method under a protocol (it may not apply to them)."""
+
+    dataset: str
+    backbone: str
+    protocol: str
+    users: tuple[str, ...]
+
+
+class Summary(Frozen):
+    """What summary.json holds."""
+
+    format: Literal["emgup-summary"] = "emgup-summary"
+    version: Literal[1] = 1
+    interval: str = "95 % expanded percentile bootstrap of the mean over users; seeds averaged within a user"
+    resamples: int = RESAMPLES
+    seed: int = SEED
+    methods: tuple[MethodSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    absent: tuple[Absence, ...]
+
+
+def summarise(rows: Iterable[ResultRow], users: Iterable[str] = ()) -> Summary:
+    """Summary of a run's rows.
+
+    Args:
+        rows: result rows, in any order.
+        users: all users the run should have tested; users that no protocol has are then reported as absent. Without
+            it, the users are those that appear in the rows.
+
+    Raises:
+        RunError: two rows of one cell.
+    """
+    methods: list[MethodSummary] = []
+    comparisons: list[Comparison] = []
+    absent: list[Absence] = []
+    everyone = set(users)
+    by_study = groupby(sort_rows(rows), key=lambda r: (r.dataset, r.backbone))
+    for (dataset, backbone), study in by_study:
+        study_rows = list(study)
+        expected = everyone | {r.user for r in study_rows}
+        for protocol in sorted({r.protocol for r in study_rows}):
+            here = [r for r in study_rows if r.protocol == protocol]
+            if gone := sorted(expected - {r.user for r in here}):
+                absent.append(Absence(dataset=dataset, backbone=backbone, protocol=protocol, users=tuple(gone)))
+            methods += _methods(here)
+            comparisons += _comparisons(here)
+    return Summary(methods=tuple(methods), comparisons=tuple(comparisons), absent=tuple(absent))
+
+
+def write_summary(path: str | Path, summary: Summary) -> None:
+    """Write summary.json atomically."""
+    write_atomic(path, json.dumps(summary.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
+
+
+def per_user(rows: Iterable[ResultRow], score: Callable[[ResultRow], float | None]) -> dict[str, float]:
+    """Mean of ``score`` over the seeds of each user, users sorted; cells without a score are left out."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        value = score(row)
+        if row.ok and value is not None:
+            values.setdefault(row.user, []).append(value)
+    return {user: float(np.mean(values[user])) for user in sorted(values)}
+
+
+def accuracy_delta(row: ResultRow) -> float | None:
+    """Accuracy of the personalized model minus that of the source release on the same windows."""
+    return _difference(row.accuracy, row.source_accuracy)
+
+
+def paired_difference(method: PerUser, reference: PerUser) -> Delta | None:
+    """Statistics of ``method − reference`` over the users that both have; None without such a user."""
+    return _delta({u: method[u] - reference[u] for u in sorted(method.keys() & reference.keys())})
+
+
+def bootstrap_interval(values: Floats, resamples: int = RESAMPLES, seed: int = SEED) -> tuple[float, float] | None:
+    """95 % expanded percentile bootstrap interval of the mean of ``values`` (n,); None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    block = max(1, 1_000_000 // n)  # bounds memory to some 16 MB whatever the number of users
+    means = np.concatenate(
+        [values[rng.integers(0, n, (min(block, resamples - i), n))].mean(axis=1) for i in range(0, resamples, block)]
+    )
+    tail = float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1)))
+    # A sum of equal numbers can miss their mean by one rounding; the mean itself never leaves the data's range.
+    low, high = np.clip(np.quantile(means, [tail, 1 - tail]), values.min(), values.max())
+    return float(low), float(high)
+
+
+def wilcoxon_p(differences: Floats) -> float | None:
+    """Two-sided Wilcoxon signed-rank p-value; 1 when every difference is zero, None without any."""
+    if len(differences) == 0:
+        return None
+    if not differences.any():
+        return 1.0
+    return float(stats.wilcoxon(differences).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the order given (Holm, Scand. J. Statist. 6:65, 1979)."""
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def _methods(rows: Sequence[ResultRow]) -> list[MethodSummary]:
+    """Summaries of one dataset, backbone and protocol."""
+    users = {r.user for r in rows}
+    names = sorted({r.method for r in rows})
+    summaries = [_method([r for r in rows if r.method == name], users) for name in names]
+    accuracy = _corrected([s.delta_accuracy if s.method != SOURCE_ONLY else None for s in summaries])
+    macro_f1 = _corrected([s.delta_macro_f1 if s.method != SOURCE_ONLY else None for s in summaries])
+    return [
+        s.model_copy(update={"delta_accuracy": a or s.delta_accuracy, "delta_macro_f1": f or s.delta_macro_f1})
+        for s, a, f in zip(summaries, accuracy, macro_f1, strict=True)
+    ]
+
+
+def _method(rows: Sequence[ResultRow], expected: set[str]) -> MethodSummary:
+    first = rows[0]
+    accuracy = per_user(rows, lambda r: r.accuracy)
+    seeds = {r.seed for r in rows}
+    cells = {(user, seed) for user in expected for seed in seeds}
+    failed = [(r.user, r.seed, r.status) for r in rows if not r.ok]
+    missing = [(user, seed, "missing") for user, seed in cells - {(r.user, r.seed) for r in rows}]
+    seconds = per_user(rows, lambda r: r.adapt_seconds)
+    itself = first.method == SOURCE_ONLY
+    return MethodSummary(
+        dataset=first.dataset,
+        backbone=first.backbone,
+        protocol=first.protocol,
+        method=first.method,
+        users=len(accuracy),
+        users_expected=len(expected),
+        users_without_score=tuple(sorted(expected - accuracy.keys())),
+        problems=tuple(CellProblem(user=u, seed=s, status=why) for u, s, why in sorted(failed + missing)),
+        seeds=tuple(sorted(seeds)),
+        accuracy=_spread(accuracy),
+        macro_f1=_spread(per_user(rows, lambda r: r.macro_f1)),
+        source_accuracy=_spread(per_user(rows, lambda r: r.source_accuracy)),
+        source_macro_f1=_spread(per_user(rows, lambda r: r.source_macro_f1)),
+        delta_accuracy=_delta(per_user(rows, accuracy_delta), test=not itself),
+        delta_macro_f1=_delta(per_user(rows, lambda r: _difference(r.macro_f1, r.source_macro_f1)), test=not itself),
+        adapt_seconds_mean=float(np.mean(list(seconds.values()))) if seconds else None,
+    )
+
+
+def _comparisons(rows: Sequence[ResultRow]) -> list[Comparison]:
+    """Comparisons with the reference methods, within one dataset, backbone and protocol."""
+    scores = {
+        name: per_user((r for r in rows if r.method == name), lambda r: r.accuracy)
+        for name in sorted({r.method for r in rows})
+    }
+    out: list[Comparison] = []
+    for reference, only in REFERENCES.items():
+        others = [m for m in scores if m not in (reference, SOURCE_ONLY) and (only is None or m in only)]
+        if reference not in scores:
+            continue
+        corrected = _corrected([paired_difference(scores[m], scores[reference]) for m in others])
+        for method, delta in zip(others, corrected, strict=True):
+            if delta is not None:
+                place = {"dataset": rows[0].dataset, "backbone": rows[0].backbone, "protocol": rows[0].protocol}
+                out.append(Comparison(**place, method=method, reference=reference, delta=delta))
+    return out
+
+
+def _spread(values: PerUser) -> Spread | None:
+    if not values:
+        return None
+    x = np.array(list(values.values()))
+    worst = min(values, key=lambda u: (values[u], u))
+    return Spread(
+        mean=float(np.clip(x.mean(), x.min(), x.max())),
+        sd=float(x.std(ddof=1)) if len(x) > 1 else None,
+        ci95=bootstrap_interval(x),
+        p10=float(np.percentile(x, 10)),
+        worst=values[worst],
+        worst_user=worst,
+    )
+
+
+def _delta(values: PerUser, test: bool = True) -> Delta | None:
+    if not values:
+        return None
+    # Differences of window counts over one total tie exactly; 1e-12 undoes what rounding does to those ties.
+    x = np.round(np.array(list(values.values())), 12) + 0.0
+    users = list(values)
+    worst = min(range(len(x)), key=lambda i: (x[i], users[i]))
+    return Delta(
+        n_users=len(x),
+        mean=float(np.clip(x.mean(), x.min(), x.max())),
+        ci95=bootstrap_interval(x),
+        share_worse=float((x < 0).mean()),
+        share_worse_1pt=float((x < -POINT).mean()),
+        worst=float(x[worst]),
+        worst_user=users[worst],
+        wilcoxon_p=wilcoxon_p(x) if test else None,
+    )
+
+
+def _corrected(deltas: Sequence[Delta | None]) -> list[Delta | None]:
+    """The same differences with Holm-corrected p-values; None entries are no part of the family."""
+    family = [(i, d, d.wilcoxon_p) for i, d in enumerate(deltas) if d is not None]
+    tested = [(i, d, p) for i, d, p in family if p is not None]
+    out = list(deltas)
+    for (i, delta, _), p in zip(tested, holm([p for _, _, p in tested]), strict=True):
+        out[i] = delta.model_copy(update={"wilcoxon_p_holm": p})
+    return out
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
