@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from pydantic import Field
@@ -42,8 +44,8 @@ def make_folds(groups: Mapping[str, str], config: FoldConfig) -> tuple[Fold, ...
         members.setdefault(groups[user] or user, []).append(user)
     if len(members) < config.count:
         raise DataError(
-            f"{len(members)} independent users cannot fill {config.count} folds; set folds.count={max(3, len(members))} "
-            "or add users"
+            f"{len(members)} independent users cannot fill {config.count} folds; add users or set "
+            f"folds.count={max(3, len(members))}"
         )
     order = [sorted(members)[i] for i in np.random.default_rng(config.seed).permutation(len(members))]
     order.sort(key=lambda g: -len(members[g]))  # large groups first, each to the fold with fewest users
@@ -70,6 +72,16 @@ def check_folds(folds: list[Fold] | tuple[Fold, ...]) -> None:
             raise ConfigError(f"fold {f.index} uses one user for two purposes; delete folds.json to split again")
         if train | validation | test != set(tested):
             raise ConfigError(f"fold {f.index} does not cover the users that are tested; delete folds.json")
+
+
+def read_folds(path: Path) -> tuple[Fold, ...]:
+    """The split saved in ``folds.json``, checked. Raises ConfigError when the file is damaged."""
+    try:
+        folds = tuple(Fold.model_validate(f) for f in json.loads(path.read_text())["folds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} is missing or damaged; delete it to make the split again") from None
+    check_folds(folds)
+    return folds
 
 
 def _sorted(users: list[str]) -> tuple[str, ...]:

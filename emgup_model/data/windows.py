@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -64,9 +65,7 @@ class WindowedUser:
 
     def subset(self, keep: torch.Tensor) -> WindowedUser:
         """The same signal with only the windows where ``keep`` (N,) is true."""
-        return replace(
-            self, starts=self.starts[keep], recording=self.recording[keep], position=self.position[keep]
-        )
+        return replace(self, starts=self.starts[keep], recording=self.recording[keep], position=self.position[keep])
 
     def to(self, device: torch.device | str) -> WindowedUser:
         """Signal and indices on ``device``."""
@@ -90,7 +89,7 @@ class WindowedUser:
         breaks = (self.recording[1:] != self.recording[:-1]) | (self.position[1:] != self.position[:-1] + 1)
         edges = [0, *(torch.nonzero(breaks).flatten() + 1).tolist(), len(self)]
         out = []
-        for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+        for lo, hi in pairwise(edges):
             for start in range(lo, hi, length):
                 stop = min(start + length, hi)
                 if stop - start == length or keep_short:

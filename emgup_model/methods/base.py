@@ -1,0 +1,69 @@
+"""What every adaptation method is given and gives back. There is no way from here to a label."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from emgup_model.backbones import Backbone
+from emgup_model.data.windows import WindowedUser
+
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The user to adapt to: unlabelled windows in recording order, and L, the windows in a sequence."""
+
+    windows: WindowedUser
+    sequence_length: int
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A personalized model in eval mode, and what happened on the way (steps, losses, shares; never labels)."""
+
+    model: Backbone
+    log: dict[str, Any] = field(default_factory=dict)
+
+
+Adapt = Callable[[Backbone, Target, Any, int], Adapted]
+"""adapt(source model, target, the method's config, seed): the source model is never changed."""
+
+
+def copy_model(model: Backbone) -> Backbone:
+    """Independent copy of a model."""
+    return copy.deepcopy(model)
+
+
+def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    """The model's BatchNorm layers."""
+    return (m for m in model.modules() if isinstance(m, BATCH_NORM))
+
+
+def set_mode(model: nn.Module, *, dropout: bool, batch_statistics: bool) -> None:
+    """Training mode by parts: dropout on or off; BatchNorm on batch statistics (moving the running ones) or frozen."""
+    model.train(dropout)
+    for layer in batch_norms(model):
+        layer.train(batch_statistics)
+
+
+def shuffled(items: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Index batches over ``items`` in random order; the last one may be smaller."""
+    return iter(torch.randperm(items, generator=generator).split(batch))
+
+
+def predict_logits(model: Backbone, windows: WindowedUser, batch: int = 4096) -> torch.Tensor:
+    """(N, K) logits of all windows in eval mode; the model's mode is put back."""
+    was_training = [(m, m.training) for m in model.modules()]
+    model.eval()
+    with torch.inference_mode():
+        out = [model(windows.batch(slice(i, i + batch))).float().cpu() for i in range(0, len(windows), batch)]
+    for module, mode in was_training:
+        module.training = mode
+    return torch.cat(out)

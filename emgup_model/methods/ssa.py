@@ -1,0 +1,176 @@
+"""SSA, the first stage of EMG-UP: sequence-cross-perspective contrastive learning (paper eqs. 4-6; METHODS §1.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional as F
+
+from emgup_model.backbones import Backbone
+from emgup_model.config import Frozen
+from emgup_model.methods.base import Target, set_mode, shuffled
+
+
+class SsaConfig(Frozen):
+    """Stage 1. The defaults are the published schedule with the resolutions of METHODS §1.3."""
+
+    epochs: int = Field(5, ge=0, le=1000)
+    batch_sequences: int = Field(64, ge=1, description="A3: sequences in a batch, not windows")
+    future_windows: int = Field(3, ge=1, description="K = L − T: windows to predict")
+    learning_rate: float = Field(1e-7, ge=0, le=1, description="of the feature extractor f")
+    auxiliary_learning_rate: float = Field(1e-4, ge=0, le=1, description="of the context network g and the heads W")
+    betas: tuple[float, float] = (0.5, 0.99)
+    weight_decay: float = Field(3e-4, ge=0)
+    temperature: float = Field(1.0, gt=0, description="A10: eq. 6 prints none")
+    second_view: Literal["reversed", "none"] = Field("reversed", description="none = Table 5, SSA without inversion")
+    layers: int = Field(3, ge=1, le=12, description="of the context Transformer g")
+    heads: int = Field(8, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="in g and W")
+
+    @model_validator(mode="after")
+    def _betas(self) -> SsaConfig:
+        if not all(0 <= b < 1 for b in self.betas):
+            raise ValueError("betas must lie in [0, 1)")
+        return self
+
+
+class ContextNetwork(nn.Module):
+    """g: pre-norm causal Transformer with sinusoidal positions; the context is its last token (eq. 5, A14)."""
+
+    positions: torch.Tensor
+
+    def __init__(self, dim: int, length: int, config: SsaConfig) -> None:
+        super().__init__()
+        if dim % config.heads:
+            raise ValueError(f"embedding width {dim} is not a multiple of {config.heads} attention heads")
+        layer = nn.TransformerEncoderLayer(
+            dim, config.heads, 4 * dim, config.dropout, "relu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.register_buffer("positions", sinusoidal_positions(length, dim))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, T, d) to contexts (B, d)."""
+        mask = nn.Transformer.generate_square_subsequent_mask(z.shape[1], device=z.device)
+        out: torch.Tensor = self.encoder(z + self.positions[: z.shape[1]], mask=mask, is_causal=True)
+        return out[:, -1]
+
+
+class Predictor(nn.Module):
+    """W_1..W_K: one head for each predicted step, shared by both directions."""
+
+    def __init__(self, dim: int, steps: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, 4 * dim), nn.Dropout(dropout), nn.GELU(), nn.Linear(4 * dim, dim))
+            for _ in range(steps)
+        )
+
+    def forward(self, context: torch.Tensor) -> torch.Tensor:
+        """Contexts (B, d) to predictions (B, K, d)."""
+        return torch.stack([head(context) for head in self.heads], 1)
+
+
+def sinusoidal_positions(length: int, dim: int) -> torch.Tensor:
+    """(length, dim) sine and cosine position codes (Vaswani et al., 2017)."""
+    t = torch.arange(length).unsqueeze(1)
+    rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
+    out = torch.zeros(length, dim)
+    out[:, 0::2] = torch.sin(t * rate)
+    out[:, 1::2] = torch.cos(t * rate[: dim // 2])
+    return out
+
+
+def info_nce(predicted: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Eq. 6: −log softmax of cosine similarity, the true latent against all latents of the view in the batch (A9).
+
+    Args:
+        predicted: (B, K, d) predictions ẑ.
+        latents: (B, L, d) unit-norm latents of the view that is predicted.
+        steps: (K,) positions of the true latents inside their sequence.
+        temperature: τ.
+
+    Returns:
+        Scalar mean over batch and steps; log(B·L) when predictions carry no information.
+    """
+    B, L, d = latents.shape
+    similarity = F.normalize(predicted, dim=-1).reshape(-1, d) @ latents.reshape(-1, d).T / temperature
+    true = torch.arange(B, device=latents.device).unsqueeze(1) * L + steps
+    return F.cross_entropy(similarity, true.flatten())
+
+
+def contrastive_loss(
+    z: torch.Tensor, z2: torch.Tensor, g: ContextNetwork, w: Predictor, config: SsaConfig
+) -> torch.Tensor:
+    """Both directions of METHODS §1.2, steps 3-5.
+
+    Args:
+        z: (B, L, d) unit-norm latents of the sequence x_1..x_L.
+        z2: (B, L, d) unit-norm latents of the second view, z2_t = f(x_{L+1−t}) for the reversed one.
+        g: context network.
+        w: prediction heads.
+        config: K, τ and the kind of second view.
+    """
+    K = config.future_windows
+    T = z.shape[1] - K
+    future = torch.arange(T, T + K, device=z.device)
+    if config.second_view == "none":
+        return info_nce(w(g(z[:, :T])), z, future, config.temperature)
+    context, context2 = g(z[:, :T]), g(z2[:, K:])
+    forward = info_nce(w(context2), z, future, config.temperature)
+    backward = info_nce(w(context), z2, torch.arange(K, device=z.device), config.temperature)
+    return (forward + backward) / 2
+
+
+def run_ssa(
+    model: Backbone, target: Target, config: SsaConfig, *, frozen_bn: bool, gradients: bool, generator: torch.Generator
+) -> dict[str, Any]:
+    """Adapt the feature extractor of ``model`` in place; the classifier is not touched. Returns a log.
+
+    With ``gradients`` off only the forward passes are made: what is left is their effect on BatchNorm statistics.
+    """
+    L = target.sequence_length
+    if config.epochs and config.future_windows >= L:
+        raise ValueError(f"future_windows must be smaller than the sequence length {L}")
+    windows = target.windows
+    sequences = windows.sequences(L)
+    log: dict[str, Any] = {"sequences": len(sequences), "steps": 0, "loss": []}
+    if not sequences or not config.epochs:
+        return log
+    index = torch.stack(sequences)
+    device = windows.starts.device
+    g = ContextNetwork(model.embedding_dim, L, config).to(device)
+    w = Predictor(model.embedding_dim, config.future_windows, config.dropout).to(device)
+    optimiser = torch.optim.Adam(
+        [
+            {"params": model.feature_parameters(), "lr": config.learning_rate},
+            {"params": [*g.parameters(), *w.parameters()], "lr": config.auxiliary_learning_rate},
+        ],
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+    )
+    set_mode(model, dropout=True, batch_statistics=not frozen_bn)
+    for _ in range(config.epochs):
+        losses = []
+        for batch in shuffled(len(index), config.batch_sequences, generator):
+            chosen = index[batch.to(device)]
+            with torch.set_grad_enabled(gradients):
+                z = _embed(model, windows.batch(chosen.flatten()), chosen.shape)
+                z2 = _embed(model, windows.batch(chosen.flip(1).flatten()), chosen.shape)
+                loss = contrastive_loss(z, z2, g, w, config)
+            if gradients:
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            losses.append(loss.detach())
+            log["steps"] += 1
+        log["loss"].append(float(torch.stack(losses).mean()))
+    return log
+
+
+def _embed(model: Backbone, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    return F.normalize(model.embed(x), dim=-1).view(*shape, -1)

@@ -1,0 +1,156 @@
+"""One user, one method: load the windows, adapt without labels, then (where labels exist) evaluate before and after.
+
+This is the whole of what a client computes. It knows nothing of Flower.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from emgup_model.backbones import Backbone
+from emgup_model.data.labels import read_labels
+from emgup_model.data.store import UserFile
+from emgup_model.data.windows import WindowedUser, load_windows, window_labels
+from emgup_model.errors import ConfigError, DataError
+from emgup_model.evaluation.metrics import user_metrics
+from emgup_model.evaluation.protocols import Protocol, select, split_recordings
+from emgup_model.methods import MethodConfig, Target, adapt, predict_logits
+from emgup_model.release import Release, ReleaseManifest
+
+
+class NotApplicableError(DataError):
+    """The protocol has no row for this user (``later_sessions`` for a user with one session)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one user's test windows, before (the release) and after (the personalized model).
+
+    ``confusion_*``: (K, K) int64, rows are true gestures.
+    """
+
+    accuracy: float
+    macro_f1: float
+    source_accuracy: float
+    source_macro_f1: float
+    n_windows: int
+    confusion_before: np.ndarray
+    confusion_after: np.ndarray
+
+
+@dataclass(frozen=True)
+class Personalization:
+    """A personalized model, what the method logged, its time, and the scores if the file holds labels."""
+
+    model: Backbone
+    log: dict[str, Any]
+    adapt_seconds: float
+    evaluation: Evaluation | None
+
+
+def personalize(
+    user_path: Path, release: Release, method: MethodConfig, protocol: Protocol, seed: int, device: str = "cpu"
+) -> Personalization:
+    """Adapt a verified release to one user's recordings.
+
+    Args:
+        user_path: the user's recording file.
+        release: source release; its model is not changed.
+        method: method and settings.
+        protocol: which recordings adapt and which test.
+        seed: of every random draw.
+        device: torch device.
+
+    Raises:
+        DataError: the file does not fit the release, is too short, or (where labelled) shows one gesture only.
+        NotApplicableError: the protocol has no row for this user.
+    """
+    adapt_windows, test_windows = load_user(user_path, release.manifest, protocol)
+    model = release.model.to(device)
+    target = Target(adapt_windows.to(device), release.manifest.windows.sequence_length)
+    started = time.perf_counter()
+    try:
+        adapted = adapt(model, target, method, seed)
+    except ValueError as e:
+        raise ConfigError(f"the method's settings do not fit this release: {e}") from None
+    seconds = time.perf_counter() - started
+    check_finite(adapted.model)
+    test = test_windows.to(device)
+    before, after = predict_logits(model, test).argmax(1), predict_logits(adapted.model, test).argmax(1)
+    log = adapted.log | {"predictions_changed": float((before != after).float().mean())}
+    evaluation = evaluate(user_path, test_windows, before.numpy(), after.numpy(), len(release.manifest.gestures))
+    return Personalization(adapted.model.cpu(), log, seconds, evaluation)
+
+
+def load_user(path: Path, manifest: ReleaseManifest, protocol: Protocol) -> tuple[WindowedUser, WindowedUser]:
+    """(windows to adapt on, windows to test on), cut from recordings that are read once."""
+    with UserFile(path) as file:
+        check_fits(file, manifest)
+        split = split_recordings(file.recordings, protocol)
+        if split is None:
+            raise NotApplicableError(f"user '{file.info.user}' has one session; protocol {protocol} needs later ones")
+        names = [r.name for r in file.recordings if r.name in {*split[0], *split[1]}]
+        windows = load_windows(file, manifest.windows, manifest.preprocessing, manifest.scale, names)
+        user = file.info.user
+    adapt_windows, test_windows = (windows.subset(select(windows, part)) for part in split)
+    if not adapt_windows.sequences(manifest.windows.sequence_length):
+        raise DataError(
+            f"user '{user}' has no recording as long as one sequence ({manifest.windows.sequence_length} windows of "
+            f"{manifest.windows.length} samples, hop {manifest.windows.hop}); record longer, or use a release with "
+            "shorter sequences"
+        )
+    if not len(test_windows):
+        raise DataError(f"user '{user}' has no window to test on under protocol {protocol}")
+    return adapt_windows, test_windows
+
+
+def check_fits(file: UserFile, manifest: ReleaseManifest) -> None:
+    """Raise DataError unless channels and sampling rate are the release's."""
+    info = file.info
+    if info.channels != manifest.channels:
+        raise DataError(
+            f"user '{info.user}' was recorded with {info.channels} channels, the release expects {manifest.channels}; "
+            "use a release for this device"
+        )
+    if info.sampling_rate_hz != manifest.sampling_rate_hz:
+        raise DataError(
+            f"user '{info.user}' was recorded at {info.sampling_rate_hz:g} Hz, the release expects "
+            f"{manifest.sampling_rate_hz:g} Hz; resample the recordings or use a release for this rate"
+        )
+
+
+def check_finite(model: torch.nn.Module) -> None:
+    """Raise DataError if adaptation diverged: a model with NaN is never kept."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"adaptation diverged ('{name}' is not finite); the source model stays in use")
+
+
+def evaluate(
+    path: Path, windows: WindowedUser, before: np.ndarray, after: np.ndarray, classes: int
+) -> Evaluation | None:
+    """Score predictions (N,) against the file's labels; None when the file has none. Runs after adaptation only."""
+    labels = read_labels(path)
+    if not labels:
+        return None
+    with UserFile(path) as file:
+        samples = {r.name: r.n_samples for r in file.recordings}
+    true = window_labels(labels, windows, [samples[n] for n in windows.names])
+    if len(np.unique(true)) < 2:
+        raise DataError("the test windows show one gesture only; accuracy would mean nothing: drop the user")
+    old, new = user_metrics(true, before, classes), user_metrics(true, after, classes)
+    return Evaluation(
+        accuracy=new.accuracy,
+        macro_f1=new.macro_f1,
+        source_accuracy=old.accuracy,
+        source_macro_f1=old.macro_f1,
+        n_windows=len(true),
+        confusion_before=old.confusion,
+        confusion_after=new.confusion,
+    )

@@ -1,0 +1,267 @@
+"""Source training: a window classifier on labelled source users, early-stopped on validation users, resumable."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch.nn import functional as F
+
+from emgup_model.backbones import Backbone, BackboneConfig, build_backbone
+from emgup_model.config import Frozen, digest
+from emgup_model.data.labels import read_labels
+from emgup_model.data.store import Store, UserInfo
+from emgup_model.data.windows import PreprocessingConfig, WindowConfig, WindowedUser, load_windows, window_labels
+from emgup_model.errors import DataError
+from emgup_model.files import atomic_path
+from emgup_model.methods.base import predict_logits
+
+
+class PretrainConfig(Frozen):
+    """AdamW with a one-cycle schedule over random window positions."""
+
+    epochs: int = Field(24, ge=1, le=10_000)
+    batch_windows: int = Field(256, ge=2)
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="peak of the one-cycle schedule")
+    weight_decay: float = Field(1e-2, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    patience: int = Field(8, ge=1, description="epochs without a better validation accuracy before stopping")
+    sessions: Literal["first", "all"] = Field("first", description="sessions of the source users to train on")
+    windows_per_recording: int | None = Field(
+        None, ge=1, description="random windows drawn from each recording in an epoch; null = as many as its grid has"
+    )
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class LabelledUser:
+    """A source user: windows, their gesture indices (N,), and the gesture of every sample (T_total,)."""
+
+    windows: WindowedUser
+    labels: np.ndarray
+    sample_labels: np.ndarray
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Progress report of one epoch: 1-based number, of how many, mean loss, mean accuracy of validation users."""
+
+    number: int
+    of: int
+    loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best model by validation accuracy, the amplitude constant, and a summary for the manifest."""
+
+    model: Backbone
+    scale: float
+    epochs: int
+    best_epoch: int
+    validation_accuracy: float
+    config_sha256: str
+
+
+def load_labelled(
+    store: Store, user: str, windows: WindowConfig, preprocessing: PreprocessingConfig, sessions: str = "first"
+) -> LabelledUser:
+    """Windows and labels of a source user, unscaled.
+
+    Raises:
+        DataError: the user's recordings show fewer than two gestures.
+    """
+    with store.open(user) as file:
+        first = min(r.session for r in file.recordings)
+        chosen = [r for r in file.recordings if sessions == "all" or r.session == first]
+        grid = load_windows(file, windows, preprocessing, 1.0, [r.name for r in chosen])
+        lengths = tuple(r.n_samples for r in chosen)
+    labels = read_labels(store.path(user))
+    per_window = window_labels(labels, grid, lengths)
+    if len(np.unique(per_window)) < 2:
+        raise DataError(
+            f"user '{user}' has windows of one gesture only; training and evaluation need at least two: drop the user"
+        )
+    per_sample = [np.broadcast_to(labels[n], (t,)) for n, t in zip(grid.names, lengths, strict=True)]
+    return LabelledUser(grid, per_window, np.concatenate(per_sample).astype(np.int64), lengths)
+
+
+def amplitude_constant(users: Sequence[LabelledUser]) -> float:
+    """Root mean square of the filtered signals, averaged over users with equal weight."""
+    scale = float(np.mean([float(u.windows.signal.square().mean().sqrt()) for u in users]))
+    if not scale > 0:
+        raise DataError("the source users' signals are all zero; check the import")
+    return scale
+
+
+def rescale(user: LabelledUser, scale: float) -> LabelledUser:
+    """The same user with the signal divided by ``scale``."""
+    return replace(user, windows=replace(user.windows, signal=user.windows.signal / scale))
+
+
+class WindowSampler:
+    """Draws training windows at random positions of random recordings; labels are those of the window's centre."""
+
+    def __init__(self, users: Sequence[LabelledUser], window: int, per_recording: int | None) -> None:
+        self.signal = torch.cat([u.windows.signal for u in users], 1)
+        self.labels = torch.from_numpy(np.concatenate([u.sample_labels for u in users]))
+        self.window = window
+        starts, spans, draws = [], [], []
+        offset = 0
+        for user in users:
+            counts = torch.bincount(user.windows.recording, minlength=len(user.lengths)).tolist()
+            for length, count in zip(user.lengths, counts, strict=True):
+                if count:
+                    starts.append(offset)
+                    spans.append(length - window + 1)
+                    draws.append(per_recording or count)
+                offset += length
+        self.first = torch.repeat_interleave(torch.tensor(starts), torch.tensor(draws))
+        self.span = torch.repeat_interleave(torch.tensor(spans), torch.tensor(draws))
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def epoch(self, batch: int, generator: torch.Generator) -> Any:
+        """Yield (windows (B, C, W), gestures (B,)) once over all draws, in random order."""
+        start = self.first + (torch.rand(len(self), generator=generator) * self.span).long()
+        view = self.signal.unfold(1, self.window, 1).permute(1, 0, 2)
+        for index in torch.randperm(len(self), generator=generator).split(batch):
+            if len(index) > 1:
+                at = start[index]
+                yield view[at], self.labels[at + self.window // 2]
+
+
+def validation_accuracy(model: Backbone, users: Sequence[LabelledUser]) -> float:
+    """Window accuracy of each user, averaged over users with equal weight."""
+    accuracies = []
+    for user in users:
+        predicted = predict_logits(model, user.windows).argmax(1).numpy()
+        accuracies.append(float((predicted == user.labels).mean()))
+    return float(np.mean(accuracies))
+
+
+def train_source(
+    train: Sequence[LabelledUser],
+    validation: Sequence[LabelledUser],
+    info: UserInfo,
+    backbone: BackboneConfig,
+    windows: WindowConfig,
+    config: PretrainConfig,
+    *,
+    seed: int,
+    state_file: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    device: str = "cpu",
+) -> Trained:
+    """Train on ``train``, keep the epoch that is best on ``validation`` (whose labels are source labels).
+
+    Args:
+        train: unscaled source users.
+        validation: unscaled validation users, disjoint from ``train`` and from every test user.
+        info: channels and gestures of the data set.
+        backbone: network to train.
+        windows: window grid.
+        config: optimisation settings.
+        seed: of initialisation, sampling and dropout.
+        state_file: where each finished epoch is saved; an interrupted training goes on from it with equal results.
+        identity: what determines the result besides the arguments here; a state file of another identity is ignored.
+        on_epoch: called after every epoch.
+        device: torch device.
+    """
+    scale = amplitude_constant(train)
+    train, validation = [rescale(u, scale) for u in train], [_to(rescale(u, scale), device) for u in validation]
+    sampler = WindowSampler(train, windows.length, config.windows_per_recording)
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = build_backbone(backbone, info.channels, len(info.gestures)).to(device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    steps = -(-len(sampler) // config.batch_windows)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.epochs * steps)
+    key = digest({"config": config.model_dump(mode="json"), "seed": seed, **(identity or {})})
+    best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "model": copy.deepcopy(model.state_dict())}
+    done = _resume(state_file, key, model, optimiser, schedule, generator, best)
+    while done < config.epochs and done - best["epoch"] < config.patience:
+        loss = _train_epoch(model, sampler, optimiser, schedule, generator, config, device)
+        done += 1
+        accuracy = validation_accuracy(model, validation)
+        if accuracy > best["accuracy"]:
+            best.update(accuracy=accuracy, epoch=done, model=copy.deepcopy(model.state_dict()))
+        if state_file is not None:
+            _save_state(state_file, key, done, model, optimiser, schedule, generator, best)
+        on_epoch(Epoch(done, config.epochs, loss, accuracy))
+    model.load_state_dict(best["model"])
+    return Trained(model.cpu().eval(), scale, done, best["epoch"], best["accuracy"], digest(config))
+
+
+def _train_epoch(
+    model: Backbone,
+    sampler: WindowSampler,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.OneCycleLR,
+    generator: torch.Generator,
+    config: PretrainConfig,
+    device: str,
+) -> float:
+    model.train()
+    losses = []
+    for x, y in sampler.epoch(config.batch_windows, generator):
+        loss = F.cross_entropy(model(x.to(device)), y.to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        optimiser.step()
+        # the schedule was sized with batches of one window, which the sampler skips, counted in
+        if schedule.last_epoch < schedule.total_steps - 1:
+            schedule.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def _to(user: LabelledUser, device: str) -> LabelledUser:
+    return replace(user, windows=user.windows.to(device))
+
+
+def _save_state(
+    path: Path, key: str, done: int, model: Any, optimiser: Any, schedule: Any, gen: Any, best: Any
+) -> None:
+    state = {
+        "key": key,
+        "done": done,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "generator": gen.get_state(),
+        "global": torch.get_rng_state(),
+        "best": best,
+    }
+    with atomic_path(path, 0o600) as tmp:
+        torch.save(state, tmp)
+
+
+def _resume(path: Path | None, key: str, model: Any, optimiser: Any, schedule: Any, gen: Any, best: Any) -> int:
+    """Load a state file of the same training into the given objects; returns the number of finished epochs."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception:  # a damaged state file costs time, not the run
+        return 0
+    if state.get("key") != key:
+        return 0
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    gen.set_state(state["generator"])
+    torch.set_rng_state(state["global"])
+    best.update(state["best"])
+    return int(state["done"])

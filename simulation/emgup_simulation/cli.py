@@ -1,0 +1,101 @@
+"""The `emgup` command. An error the user can fix is one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from emgup_model.errors import EmgupError
+from emgup_simulation.data_cli import app as data_app
+
+app = typer.Typer(
+    help="EMG-UP: federated, unsupervised personalization of surface-EMG gesture recognition.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench_app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
+
+ExperimentArg = Annotated[str, typer.Argument(help="an experiment's YAML file, or the name of a shipped one")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value …", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="run folder; default runs/<experiment name>")]
+
+
+@app.command()
+def simulate(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+    """Personalize every test user of every fold through Flower; a second run does only what is missing."""
+    from emgup_simulation.experiment import default_run_folder, load_experiment
+    from emgup_simulation.simulate import simulate as run_simulation
+
+    config = load_experiment(experiment, overrides or [])
+    raise typer.Exit(run_simulation(config, default_run_folder(config, out and str(out)), Console()))
+
+
+@app.command()
+def pretrain(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+    """Split the users and train one signed source release per fold; interrupted training goes on where it was."""
+    from emgup_simulation.experiment import default_run_folder, load_experiment
+    from emgup_simulation.prepare import prepare
+
+    console = Console()
+    config = load_experiment(experiment, overrides or [])
+    prepared = prepare(config, default_run_folder(config, out and str(out)), console)
+    for fold, folder in sorted(prepared.releases.items()):
+        console.print(f"fold {fold}: {folder}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def personalize(
+    release: Annotated[Path, typer.Option(help="folder of a source release")],
+    recording: Annotated[Path, typer.Option(help="the user's recording file (.h5)")],
+    vault: Annotated[Path, typer.Option(help="private folder for the personalized weights")],
+    trusted: Annotated[Path, typer.Option(help="file with the release-signing keys you trust")],
+    method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup_paper",
+    protocol: Annotated[str, typer.Option(help="transductive, inductive or later_sessions")] = "transductive",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps")] = "cpu",
+) -> None:
+    """Adapt one user's model on this machine, without any server."""
+    from emgup_simulation.personalize_local import personalize_local
+
+    personalize_local(Console(), release, recording, vault, trusted, method, protocol, seed, device)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
+) -> None:
+    """Print a run's table again and rewrite its summary and HTML report."""
+    from emgup_simulation.report_cli import report as write
+
+    write(run, markdown)
+
+
+@bench_app.command()
+def overhead(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+    """Federated wall time and memory against a bare in-process loop doing the same adaptations, in one run."""
+    from emgup_simulation.bench import overhead as measure
+    from emgup_simulation.experiment import default_run_folder, load_experiment
+
+    config = load_experiment(experiment, overrides or [])
+    measure(config, default_run_folder(config, out and str(out)), Console())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except EmgupError as e:
+        print(f"emgup: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

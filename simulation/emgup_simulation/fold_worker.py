@@ -1,0 +1,100 @@
+"""``python -m emgup_simulation.fold_worker RUN FOLD RELEASE``: train one fold's source model and sign its release."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from emgup_model.data.folds import read_folds
+from emgup_model.data.store import Store
+from emgup_model.errors import EmgupError
+from emgup_model.files import write_atomic
+from emgup_model.keys import read_signing_key
+from emgup_model.pretrain import Epoch, Trained, load_labelled, train_source
+from emgup_model.release import Training, sign_release
+from emgup_simulation.experiment import Experiment, RunFolder, load_experiment, store_path
+
+
+def train_fold(run: RunFolder, fold_index: int, release: Path) -> None:
+    """Train on the fold's source users, select on its validation users, write the signed release."""
+    experiment = load_experiment(run.experiment)
+    fold = next(f for f in read_folds(run.folds) if f.index == fold_index)
+    store = Store(store_path(experiment, run))
+    torch.set_num_threads(1)
+
+    def load(users: tuple[str, ...]) -> list:  # type: ignore[type-arg]
+        return [
+            load_labelled(store, u, experiment.windows, experiment.preprocessing, experiment.pretrain.sessions)
+            for u in users
+        ]
+
+    parent = os.getppid()
+
+    def on_epoch(epoch: Epoch) -> None:
+        write_atomic(progress_file(run, fold_index), json.dumps([epoch.number, epoch.of, epoch.validation_accuracy]))
+        if os.getppid() != parent:  # the driver was killed; what is done is saved
+            sys.exit(1)
+
+    trained = train_source(
+        load(fold.train),
+        load(fold.validation),
+        store.infos[fold.train[0]],
+        experiment.backbone,
+        experiment.windows,
+        experiment.pretrain,
+        seed=experiment.pretrain.seed * 1000 + fold_index,
+        state_file=run.pretrain / f"{release.name}.pt",
+        identity={"release": release.name},
+        on_epoch=on_epoch,
+        device=experiment.federation.device,
+    )
+    _write_release(experiment, run, store, fold_index, len(fold.train), trained, release)
+
+
+def progress_file(run: RunFolder, fold: int) -> Path:
+    """Where a worker reports its last finished epoch."""
+    return run.pretrain / f"fold_{fold:02d}.progress.json"
+
+
+def _write_release(
+    experiment: Experiment, run: RunFolder, store: Store, fold: int, users: int, trained: Trained, folder: Path
+) -> None:
+    info = store.infos[store.users[0]]
+    fields = {
+        "dataset": info.dataset,
+        "fold": fold,
+        "backbone": experiment.backbone,
+        "windows": experiment.windows,
+        "preprocessing": experiment.preprocessing,
+        "scale": trained.scale,
+        "sampling_rate_hz": info.sampling_rate_hz,
+        "channels": info.channels,
+        "gestures": info.gestures,
+        "training": Training(
+            epochs=trained.epochs,
+            best_epoch=trained.best_epoch,
+            validation_accuracy=trained.validation_accuracy,
+            train_users=users,
+            config_sha256=trained.config_sha256,
+        ),
+    }
+    sign_release(trained.model, fields, read_signing_key(run.signing_key)).write(folder)
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; an error the user can fix is one line on stderr."""
+    run, fold, release = argv
+    try:
+        train_fold(RunFolder(Path(run)), int(fold), Path(release))
+    except EmgupError as e:
+        print(e, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,144 @@
+"""What must exist before a federation starts: recordings, a split, one signed source release per fold. Idempotent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from emgup_model.config import digest, dump_yaml
+from emgup_model.data.folds import Fold, make_folds, read_folds
+from emgup_model.data.labels import read_labels
+from emgup_model.data.recording import RecordingInfo
+from emgup_model.data.store import Store
+from emgup_model.data.synthetic import synthesize
+from emgup_model.errors import DataError, EmgupError
+from emgup_model.files import write_atomic
+from emgup_model.keys import create_signing_key, read_trusted, write_trusted
+from emgup_model.release import load_release
+from emgup_simulation.experiment import Experiment, RunFolder, store_path
+from emgup_simulation.fold_pool import train_folds
+from emgup_simulation.progress import progress_bar
+
+TRUSTED = "trusted_release_keys.txt"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where everything is: the store, the split, one release folder per fold, and the keys clients trust."""
+
+    store: Path
+    folds: tuple[Fold, ...]
+    releases: dict[int, Path]
+    trusted: tuple[bytes, ...]
+
+
+def prepare(experiment: Experiment, run: RunFolder, console: Console | None = None) -> Prepared:
+    """Make what is missing and check what is there.
+
+    Raises:
+        DataError: the store is missing or empty, or a user cannot take part (one gesture, too short, no labels).
+        RunError: training a fold failed.
+    """
+    console = console or Console(quiet=True)
+    recordings = _recordings(experiment, run, console)
+    store = Store(recordings)
+    users = _chosen_users(experiment, store)
+    for user in users:
+        check_user(store, user, experiment)
+    run.path.mkdir(parents=True, exist_ok=True)
+    resolved = experiment if experiment.store is None else experiment.model_copy(update={"store": str(recordings)})
+    write_atomic(run.experiment, dump_yaml(resolved))
+    folds = _folds(experiment, run, {u: store.infos[u].group for u in users})
+    trusted = (create_signing_key(run.signing_key),)
+    key_list = run.client_home / TRUSTED
+    if not key_list.exists() or read_trusted(key_list) != trusted:
+        run.client_home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_trusted(key_list, trusted)
+    releases = {f.index: run.releases / release_name(experiment, f, store) for f in folds}
+    missing = [f for f in folds if not _usable(releases[f.index], trusted)]
+    if missing:
+        train_folds(experiment, run, {f.index: releases[f.index] for f in missing}, console)
+    return Prepared(recordings, folds, releases, trusted)
+
+
+def check_user(store: Store, user: str, experiment: Experiment) -> None:
+    """Raise DataError unless the user can be trained and tested on: labels, two gestures, one whole sequence."""
+    with store.open(user) as file:
+        first = min(r.session for r in file.recordings)
+        session = [r for r in file.recordings if r.session == first]
+    labels = read_labels(store.path(user))
+    seen = {int(g) for r in session if r.name in labels for g in np.unique(labels[r.name])}
+    where = f"user '{user}' in {store.folder}"
+    if not seen:
+        raise DataError(f"{where} has no labels; a simulation needs them to train and to test")
+    if len(seen) < 2:
+        raise DataError(f"{where} shows one gesture only; drop the user (users=[…] names those to keep)")
+    if not any(_windows_in(r, experiment) >= experiment.windows.sequence_length for r in session):
+        w = experiment.windows
+        need = w.length + (w.sequence_length - 1) * w.hop
+        raise DataError(
+            f"{where} has no recording of {need} samples ({w.sequence_length} windows, one sequence); "
+            "drop the user or set a smaller windows.sequence_length"
+        )
+
+
+def release_name(experiment: Experiment, fold: Fold, store: Store) -> str:
+    """Folder name of a fold's release: its number and a hash of everything that determines its weights."""
+    identity = {
+        part: getattr(experiment, part).model_dump(mode="json")
+        for part in ("windows", "preprocessing", "backbone", "pretrain")
+    }
+    identity["fold"] = fold.index
+    for part in ("train", "validation"):
+        identity[part] = [[u, store.infos[u].content_sha256] for u in getattr(fold, part)]
+    return f"fold_{fold.index:02d}_{digest(identity)[:12]}"
+
+
+def _recordings(experiment: Experiment, run: RunFolder, console: Console) -> Path:
+    store = store_path(experiment, run)
+    if experiment.synthetic is None:
+        return store
+    with progress_bar(console) as bar:
+        task = bar.add_task("synthetic cohort, users", total=None, note="")
+        synthesize(experiment.synthetic, store, lambda done, total: bar.update(task, completed=done, total=total))
+    return store
+
+
+def _chosen_users(experiment: Experiment, store: Store) -> list[str]:
+    if experiment.users is None:
+        return list(store.users)
+    for user in experiment.users:
+        store.path(user)  # names the unknown one
+    return sorted(set(experiment.users))
+
+
+def _folds(experiment: Experiment, run: RunFolder, groups: dict[str, str]) -> tuple[Fold, ...]:
+    """The saved split if it is of the same users and settings, else a new one."""
+    made_from = digest({"folds": experiment.folds.model_dump(mode="json"), "groups": groups})
+    if run.folds.exists():
+        saved = read_folds(run.folds)
+        if json.loads(run.folds.read_text()).get("made_from") == made_from:
+            return saved
+    folds = make_folds(groups, experiment.folds)
+    plain = {"made_from": made_from, "folds": [f.model_dump(mode="json") for f in folds]}
+    write_atomic(run.folds, json.dumps(plain, indent=1) + "\n")
+    return folds
+
+
+def _usable(folder: Path, trusted: tuple[bytes, ...]) -> bool:
+    """Whether the release is complete; one that is there but does not verify is an error, not a reason to retrain."""
+    if not (folder / "manifest.json").exists():
+        return False
+    try:
+        load_release(folder, trusted)
+    except EmgupError as e:
+        raise type(e)(f"{e} (delete {folder} to train it again)") from None
+    return True
+
+
+def _windows_in(recording: RecordingInfo, experiment: Experiment) -> int:
+    return max(0, (recording.n_samples - experiment.windows.length) // experiment.windows.hop + 1)
