@@ -1,0 +1,170 @@
+"""The ClientApp: holds releases, adapts one to its user's own recordings, keeps the result, reports a few integers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from safetensors.torch import save as save_safetensors
+
+from emgup_client.exporter import exporter
+from emgup_client.releases import ReleaseCache
+from emgup_client.vault import MAX_ATTEMPTS, locked_cell, private_dir
+from emgup_model.errors import ConfigError
+from emgup_model.methods import parse_method
+from emgup_model.personalize import Personalization, personalize
+from emgup_model.release import ReleaseFiles, state_tensors
+from emgup_model.wire import (
+    DELIVER,
+    OFFER,
+    REPLY,
+    REQUEST,
+    Deliver,
+    Offer,
+    Personalize,
+    Reply,
+    Result,
+    Status,
+    WireError,
+    decode_request,
+    to_parts,
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The user a client personalizes for: name of the vault folder, and recording file."""
+
+    name: str
+    recordings: Path
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What a client decides for itself; no message can change it.
+
+    Attributes:
+        home: private folder for releases, vault and log.
+        trusted_keys: file with the public keys whose releases are accepted.
+        subject: from the user that a request names (None outside simulations) to the client's own idea of who that
+            is. Raises DataError for a user that the client does not play.
+        device: torch device to adapt on.
+        threads: threads torch may use; None leaves torch's own choice.
+    """
+
+    home: Path
+    trusted_keys: Path
+    subject: Callable[[str | None], Subject]
+    device: str = "cpu"
+    threads: int | None = None
+
+
+def make_app(settings_from_context: Callable[[Context], ClientSettings]) -> ClientApp:
+    """The ClientApp of a client whose settings come from ``settings_from_context``."""
+    app = ClientApp(mods=[exporter(lambda context: settings_from_context(context).home)])
+
+    @app.query(OFFER)
+    def offer(message: Message, context: Context) -> Message:
+        request = decode_request(Offer, _request(message))
+        held = _cache(settings_from_context(context)).holds(request.release_id)
+        return _answer(Reply(status=Status.HAVE_RELEASE if held else Status.NEEDS_RELEASE), message)
+
+    @app.query(DELIVER)
+    def deliver(message: Message, context: Context) -> Message:
+        request = decode_request(Deliver, _request(message))
+        files = ReleaseFiles(request.manifest, request.signature, request.weights)
+        _cache(settings_from_context(context)).add(files)
+        return _answer(Reply(status=Status.HAVE_RELEASE), message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        request = decode_request(Personalize, _request(message))
+        return _answer(personalize_once(request, settings_from_context(context)), message)
+
+    return app
+
+
+def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
+    """Adapt, save to the vault, reply; a cell that the vault already holds is answered from there.
+
+    Raises:
+        ReleaseError, ConfigError, DataError, OSError: the cell is not saved, and what the attempt left is removed.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    subject = settings.subject(request.user)
+    with locked_cell(settings.home, subject.name, request.cell) as cell:
+        if (known := cell.reply()) is not None:
+            return known
+        if cell.begin() >= MAX_ATTEMPTS:
+            cell.end()
+            return Reply(status=Status.CRASHED)
+        try:
+            release = _cache(settings).open(request.release_id)
+            method = parse_method(_json(request.method), "the requested method")
+            outcome = personalize(subject.recordings, release, method, request.protocol, request.seed, settings.device)
+            reply = _reply(outcome)
+            cell.commit(save_safetensors(state_tensors(outcome.model)), _evaluation(outcome, request), reply)
+            return reply
+        finally:
+            cell.end()
+
+
+def _reply(outcome: Personalization) -> Reply:
+    e = outcome.evaluation
+    if e is None:
+        return Reply(status=Status.NOT_EVALUATED)
+    return Reply(
+        status=Status.OK,
+        result=Result(
+            accuracy=to_parts(e.accuracy),
+            macro_f1=to_parts(e.macro_f1),
+            source_accuracy=to_parts(e.source_accuracy),
+            source_macro_f1=to_parts(e.source_macro_f1),
+            n_windows=e.n_windows,
+            adapt_ms=round(outcome.adapt_seconds * 1000),
+        ),
+    )
+
+
+def _evaluation(outcome: Personalization, request: Personalize) -> dict[str, Any]:
+    """What the vault keeps beside the weights: the request, the method's log, every number of the evaluation."""
+    scores: dict[str, Any] = dataclasses.asdict(outcome.evaluation) if outcome.evaluation else {}
+    for name in ("confusion_before", "confusion_after"):
+        if name in scores:
+            scores[name] = scores[name].tolist()
+    return {
+        **scores,
+        "adapt_seconds": outcome.adapt_seconds,
+        "log": outcome.log,
+        "request": request.model_dump() | {"method": _json(request.method)},
+    }
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigError("the requested method is not valid JSON") from None
+
+
+def _cache(settings: ClientSettings) -> ReleaseCache:
+    return ReleaseCache(private_dir(settings.home), settings.trusted_keys)
+
+
+def _request(message: Message) -> ConfigRecord:
+    record = message.content.get(REQUEST)
+    if set(message.content) != {REQUEST} or not isinstance(record, ConfigRecord):
+        raise WireError(f"a message carries one config record '{REQUEST}'")
+    return record
+
+
+def _answer(reply: Reply, message: Message) -> Message:
+    return Message(RecordDict({REPLY: MetricRecord(dict(reply.encode()))}), reply_to=message)
