@@ -57,14 +57,14 @@ class _Strict(BaseModel):
 
 def _safe_name(name: str) -> str:
     try:
-        return check_name(name, "user")
+        return check_name(name, "name")
     except DataError:
         raise ValueError("not usable as a name") from None
 
 
 Part = Annotated[int, Field(ge=0, le=PARTS)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-UserName = Annotated[str, Field(max_length=100), AfterValidator(_safe_name)]
+SafeName = Annotated[str, Field(max_length=100), AfterValidator(_safe_name)]
 
 
 class Result(_Strict):
@@ -128,10 +128,11 @@ class Personalize(_Strict):
 
     release_id: Digest
     method: str = Field(max_length=1 << 14, description="configuration of the method, canonical JSON")
+    method_name: SafeName = Field(description="what the experiment calls it; for the client's own records")
     protocol: Protocol
     seed: int = Field(ge=0, lt=1 << 63)
     cell: Digest = Field(description="key of the result: the same key never means two results")
-    user: UserName | None = Field(
+    user: SafeName | None = Field(
         None, description="simulation only, where one client plays many users; a deployed client knows its user"
     )
 

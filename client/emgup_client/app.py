@@ -111,7 +111,8 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
             method = parse_method(_json(request.method), "the requested method")
             outcome = personalize(subject.recordings, release, method, request.protocol, request.seed, settings.device)
             reply = _reply(outcome)
-            cell.commit(save_safetensors(state_tensors(outcome.model)), _evaluation(outcome, request), reply)
+            evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
+            cell.commit(save_safetensors(state_tensors(outcome.model)), evaluation, reply)
             return reply
         finally:
             cell.end()
@@ -134,17 +135,23 @@ def _reply(outcome: Personalization) -> Reply:
     )
 
 
-def _evaluation(outcome: Personalization, request: Personalize) -> dict[str, Any]:
-    """What the vault keeps beside the weights: the request, the method's log, every number of the evaluation."""
+def _evaluation(outcome: Personalization, request: Personalize, user: str, dataset: str) -> dict[str, Any]:
+    """What the vault keeps beside the weights: what was done to whom, the method's log, every number of the scores."""
     scores: dict[str, Any] = dataclasses.asdict(outcome.evaluation) if outcome.evaluation else {}
     for name in ("confusion_before", "confusion_after"):
         if name in scores:
             scores[name] = scores[name].tolist()
     return {
-        **scores,
+        "dataset": dataset,
+        "user": user,
+        "method": request.method_name,
+        "config": _json(request.method),
+        "protocol": request.protocol,
+        "seed": request.seed,
+        "release_id": request.release_id,
         "adapt_seconds": outcome.adapt_seconds,
+        **scores,
         "log": outcome.log,
-        "request": request.model_dump() | {"method": _json(request.method)},
     }
 
 

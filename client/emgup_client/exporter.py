@@ -18,13 +18,13 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from emgup_client.vault import private_dir
 from emgup_model.errors import ConfigError, DataError, ReleaseError
-from emgup_model.personalize import NotApplicable
+from emgup_model.personalize import NotApplicableError
 from emgup_model.wire import REPLY, Reply, Status, WireError
 
 LOG = "client.log"
 
 _CODES: tuple[tuple[type[BaseException], Status], ...] = (
-    (NotApplicable, Status.NOT_APPLICABLE),
+    (NotApplicableError, Status.NOT_APPLICABLE),
     (ReleaseError, Status.RELEASE_REFUSED),
     (ConfigError, Status.CONFIG_REFUSED),
     (DataError, Status.DATA_ERROR),
@@ -76,6 +76,9 @@ def _own_log(home: Path) -> Iterator[TextIO]:
     """The client's log file; whatever this process prints while it is open goes there too."""
     path = private_dir(home) / LOG
     path.touch(mode=0o600)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as log:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            yield log
+    with (
+        path.open("a", encoding="utf-8", errors="backslashreplace") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        yield log

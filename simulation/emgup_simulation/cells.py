@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emgup_model import __version__
 from emgup_model.config import digest
 from emgup_model.data.store import Store
-from emgup_model.methods import MethodConfig
 from emgup_model.release import ReleaseFiles
+from emgup_server.ledger import Cell
 from emgup_simulation.experiment import Experiment
 from emgup_simulation.prepare import Prepared
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One result to be computed by one client."""
-
-    dataset: str
-    backbone: str
-    method: str
-    config: MethodConfig
-    protocol: str
-    fold: int
-    user: str
-    seed: int
-    release_id: str
-    key: str
 
 
 def expected_cells(experiment: Experiment, prepared: Prepared) -> list[Cell]:

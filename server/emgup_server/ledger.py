@@ -1,0 +1,113 @@
+"""The result ledger: one small file per cell, written atomically the moment its reply has been judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emgup_model.config import Frozen, canonical_json
+from emgup_model.evaluation.protocols import Protocol
+from emgup_model.evaluation.results import OK, ResultRow
+from emgup_model.files import write_atomic
+from emgup_model.methods import MethodConfig
+from emgup_model.wire import Reply, Status, from_parts
+
+MISSING = "missing"
+"""Status of the row of a cell that nobody has answered for."""
+COMPLETE = (Status.OK, Status.NOT_APPLICABLE, Status.NOT_EVALUATED)
+"""Statuses that running again would not change."""
+_IDENTITY = ("dataset", "backbone", "method", "protocol", "fold", "user", "seed")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result to be computed by one client.
+
+    ``key`` is the SHA-256 of everything that determines the result: the same key never means two results.
+    """
+
+    dataset: str
+    backbone: str
+    method: str
+    config: MethodConfig
+    protocol: Protocol
+    fold: int
+    user: str
+    seed: int
+    release_id: str
+    key: str
+
+
+class Entry(Frozen):
+    """One file of the ledger: the cell's row, and whether there is nothing left to do."""
+
+    key: str
+    release_id: str
+    complete: bool
+    row: ResultRow
+
+
+class Ledger:
+    """Entries below one folder, ``<key>.json`` each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def record(self, cell: Cell, reply: Reply) -> Entry:
+        """Save what a client answered. A complete entry stays as it is: duplicates change nothing."""
+        if reply.result is None:
+            return self._save(cell, reply.status.name.lower(), {}, reply.status in COMPLETE)
+        r = reply.result
+        values = {
+            "accuracy": from_parts(r.accuracy),
+            "macro_f1": from_parts(r.macro_f1),
+            "source_accuracy": from_parts(r.source_accuracy),
+            "source_macro_f1": from_parts(r.source_macro_f1),
+            "n_windows": r.n_windows,
+            "adapt_seconds": r.adapt_ms / 1000,
+        }
+        return self._save(cell, OK, values, True)
+
+    def record_failure(self, cell: Cell, status: str) -> Entry:
+        """Save that there is no valid answer, and why; the cell is tried again in the next run."""
+        return self._save(cell, status, {}, False)
+
+    def read(self, key: str) -> Entry | None:
+        """The entry of a cell; None when there is none, or an unreadable one (which will be made again)."""
+        try:
+            return Entry.model_validate_json((self.folder / f"{key}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The cells that are not complete, in the order given."""
+        return [c for c in cells if not ((entry := self.read(c.key)) and entry.complete)]
+
+    def rows(self, cells: Iterable[Cell]) -> list[ResultRow]:
+        """One row per cell: the ledger's, or one with the status ``missing``."""
+        entries = ((c, self.read(c.key)) for c in cells)
+        return [e.row if e else _row(c, MISSING, {}) for c, e in entries]
+
+    def _save(self, cell: Cell, status: str, values: Mapping[str, Any], complete: bool) -> Entry:
+        known = self.read(cell.key)
+        if known is not None and known.complete:
+            return known
+        entry = Entry(key=cell.key, release_id=cell.release_id, complete=complete, row=_row(cell, status, values))
+        write_atomic(self.folder / f"{cell.key}.json", canonical_json(entry) + b"\n")
+        return entry
+
+
+def _row(cell: Cell, status: str, values: Mapping[str, Any]) -> ResultRow:
+    none = {"accuracy": None, "macro_f1": None, "source_accuracy": None, "source_macro_f1": None}
+    return ResultRow.model_validate(
+        {
+            **none,
+            "n_windows": 0,
+            "adapt_seconds": 0.0,
+            **values,
+            **{name: getattr(cell, name) for name in _IDENTITY},
+            "status": status,
+        }
+    )
