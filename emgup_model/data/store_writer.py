@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from emgup_model.data.hdf5_guard import MAX_CHUNK_BYTES, hdf5_errors
+from emgup_model.data.hdf5_guard import MAX_CHUNK_BYTES
 from emgup_model.data.labels import read_labels
 from emgup_model.data.recording import (
     EMG_DTYPES,
@@ -50,13 +50,17 @@ def write_user(path: str | Path, info: UserInfo, recordings: Iterable[Recording]
             # 1.10 object headers carry checksums: a bit flipped in the structure is noticed too, not only in the EMG.
             with h5py.File(tmp, "w", libver=("v110", "v110")) as file:
                 _write(file, info, recordings)
-            with hdf5_errors(tmp, "checking what was written"):
-                UserFile(tmp).close()
-                read_labels(tmp)
-    except DataError as e:
-        raise DataError(f"{path}: {str(e).rpartition('.tmp: ')[2]}") from None
+            _check_readable(tmp, path)
     except OSError as e:
         raise DataError(f"{path}: cannot be written ({e.strerror or e})") from None
+
+
+def _check_readable(tmp: Path, path: Path) -> None:
+    try:
+        UserFile(tmp).close()
+        read_labels(tmp)
+    except DataError as e:
+        raise DataError(f"{path}: {str(e).removeprefix(f'{tmp}: ')}") from None
 
 
 def _write(file: h5py.File, info: UserInfo, recordings: Iterable[Recording]) -> None:
@@ -65,9 +69,12 @@ def _write(file: h5py.File, info: UserInfo, recordings: Iterable[Recording]) -> 
     names: set[str] = set()
     for recording in recordings:
         if recording.name in names:
-            raise DataError(f"two recordings are named '{recording.name}'")
+            raise DataError(f"user '{info.user}': two recordings are named '{recording.name}'")
         names.add(recording.name)
-        digests.append(_write_recording(groups, info, recording))
+        try:
+            digests.append(_write_recording(groups, info, recording))
+        except DataError as e:
+            raise DataError(f"user '{info.user}': {e}") from None
     if not digests:
         raise DataError(f"user '{info.user}' has no recordings")
     _write_header(file, replace(info, content_sha256=content_digest(info, digests)))

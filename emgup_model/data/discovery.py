@@ -1,0 +1,319 @@
+"""Which files of a raw dataset are which recording: paths and tables read by a descriptor, nothing opened yet."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from emgup_model.data.descriptor import Descriptor, Table
+from emgup_model.data.recording import check_name
+from emgup_model.errors import DataError
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One recording to import. ``gesture`` is an index; ``start`` seconds on the dataset's own clock, if it has one."""
+
+    path: Path
+    relative: str
+    user: str
+    session: int
+    repetition: int
+    gesture: int
+    start: float | None = None
+    mirror: bool = False
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Recordings left out on purpose."""
+
+    reason: str
+    recordings: int
+    users: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a folder holds: the recordings of each user in recording order, and what was left out."""
+
+    users: dict[str, tuple[SourceFile, ...]]
+    dropped: tuple[Dropped, ...]
+    ignored: tuple[str, ...]
+
+
+@dataclass
+class _Entry:
+    """One file and what its name or table row says about it, still as text."""
+
+    relative: str
+    fields: dict[str, str]
+    drop: str = ""
+    mirror: bool = False
+
+
+@dataclass
+class _Drops:
+    """Tally of what was left out, by reason in order of appearance."""
+
+    found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, user: str) -> None:
+        self.found[reason].append(user)
+
+    def tally(self, kept: set[str]) -> tuple[Dropped, ...]:
+        return tuple(
+            Dropped(reason, len(users), tuple(sorted(set(users) - kept))) for reason, users in self.found.items()
+        )
+
+
+def discover(descriptor: Descriptor, raw: Path, partial: bool = False) -> Discovery:
+    """Find a dataset's recordings in the folder ``raw``.
+
+    Args:
+        descriptor: The dataset.
+        raw: Folder with its files, or a folder above it.
+        partial: Accept fewer users than the descriptor expects.
+
+    Raises:
+        DataError: no such folder, no file that matches, a name the descriptor cannot read, two files for one
+            recording, or fewer users than expected.
+    """
+    if not raw.is_dir():
+        raise DataError(f"no folder at {raw}; give --raw the folder that holds the files of {descriptor.name}")
+    drops = _Drops()
+    ignored: list[str] = []
+    entries = _from_table(descriptor.table, raw, drops) if descriptor.table else _from_names(descriptor, raw, ignored)
+    by_user: dict[str, list[tuple[_Entry, SourceFile]]] = defaultdict(list)
+    for entry in entries:
+        source = _resolve(descriptor, raw, entry, drops)
+        if source is not None:
+            by_user[source.user].append((entry, source))
+    users = {user: _arrange(descriptor, by_user[user]) for user in sorted(by_user)}
+    _check_users(descriptor, raw, users, partial)
+    return Discovery(users, drops.tally(set(users)), tuple(ignored))
+
+
+def _walk(raw: Path) -> Iterator[str]:
+    for folder, subfolders, files in os.walk(raw):
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
+        for file in sorted(files, key=_natural):
+            if not file.startswith("."):
+                yield (Path(folder) / file).relative_to(raw).as_posix()
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sort key that puts file2 before file10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
+
+
+def _from_names(descriptor: Descriptor, raw: Path, ignored: list[str]) -> list[_Entry]:
+    pattern = re.compile(rf"(?:.*/)?(?:{descriptor.pattern})")
+    entries = []
+    for relative in _walk(raw):
+        match = pattern.fullmatch(relative)
+        if match:
+            entries.append(_Entry(relative, {k: v for k, v in match.groupdict().items() if v is not None}))
+        else:
+            ignored.append(relative)
+    if not entries:
+        example = f"it holds for example {ignored[0]}" if ignored else "it holds no files"
+        raise DataError(f"no file in {raw} matches the pattern {descriptor.pattern} of {descriptor.name}; {example}")
+    return entries
+
+
+def _from_table(table: Table, raw: Path, drops: _Drops) -> list[_Entry]:
+    path = raw / table.file
+    if not path.is_file():
+        raise DataError(f"no {table.file} in {raw}; it lists the recordings and must lie beside them")
+    rows = _table_rows(path, table)
+    entries = [_table_entry(path, table, line, row) for line, row in rows]
+    present = [e for e in entries if (raw / e.relative).is_file()]
+    if not present:
+        example = f", for example {entries[0].relative}" if entries else ""
+        raise DataError(f"none of the {len(entries)} files that {path} lists is in {raw}{example}")
+    if len(present) < len(entries):
+        there = {e.relative for e in present}
+        for e in entries:
+            if e.relative not in there:
+                drops.add(f"listed in {table.file} but not in the folder", e.fields["user"].lower())
+    return present
+
+
+def _table_rows(path: Path, table: Table) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as f:
+            reader = csv.DictReader(f)
+            rows = [(reader.line_num, row) for row in reader]
+            header = set(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise DataError(f"{path}: cannot be read as a table ({e})") from None
+    needed = set(table.columns.values()) | set(re.findall(r"{(\w+)", table.path))
+    needed |= {table.side.column, table.side.moving} if table.side else set()
+    if missing := needed - header:
+        raise DataError(f"{path} has no column '{min(missing)}'; its columns are {', '.join(sorted(header))}")
+    for line, row in rows:
+        if None in row or None in row.values():
+            raise DataError(f"{path} line {line}: {'more' if None in row else 'fewer'} cells than the header")
+    return rows
+
+
+def _table_entry(path: Path, table: Table, line: int, row: dict[str, str]) -> _Entry:
+    relative = PurePosixPath(table.path.format_map(row))
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DataError(f"{path} line {line}: {relative} points outside the folder")
+    fields: dict[str, str] = {ours: row[theirs].strip() for ours, theirs in table.columns.items()}
+    if table.strip:
+        fields["gesture"] = re.sub(table.strip, "", fields["gesture"])
+    entry = _Entry(relative.as_posix(), fields)
+    if table.side:
+        side, moving = row[table.side.column].strip().lower(), row[table.side.moving].strip().lower()
+        if {side, moving} == {"left", "right"}:  # "both", or nothing said: the hand moved
+            entry.drop = "recording of the hand that rests"
+        entry.mirror = side == table.side.mirror
+    return entry
+
+
+def _resolve(descriptor: Descriptor, raw: Path, entry: _Entry, drops: _Drops) -> SourceFile | None:
+    user = check_name(descriptor.user.format_map(entry.fields).lower(), "user")
+    reason = entry.drop or _drop_reason(descriptor, user, entry.relative)
+    numbers = None if reason else _numbers(descriptor, entry)
+    if numbers is None:
+        drops.add(reason or "gesture not among the classes", user)
+        return None
+    return SourceFile(
+        path=raw / entry.relative,
+        relative=entry.relative,
+        user=user,
+        session=_session(descriptor, entry),
+        repetition=numbers[1],
+        gesture=numbers[0],
+        start=_float(entry, "start") if "start" in entry.fields else None,
+        mirror=entry.mirror,
+        attributes=tuple((name, entry.fields[group].lower()) for name, group in sorted(descriptor.attributes.items())),
+    )
+
+
+def _drop_reason(descriptor: Descriptor, user: str, relative: str) -> str:
+    for drop in descriptor.drop:
+        if user in drop.users or (drop.pattern and re.search(drop.pattern, relative)):
+            return drop.reason
+    return ""
+
+
+def _numbers(descriptor: Descriptor, entry: _Entry) -> tuple[int, int] | None:
+    """Gesture index and repetition (-1: to be counted); None when the gesture is left out."""
+    if descriptor.index:
+        div, mod = divmod(_integer(entry, "index"), descriptor.index.by)
+        gesture, repetition = (mod, div) if descriptor.index.gesture == "mod" else (div, mod)
+    else:
+        named = _gesture(descriptor, entry)
+        if named is None:
+            return None
+        gesture, repetition = named, -1
+        if "repetition" in entry.fields:
+            repetition = _integer(entry, "repetition") - descriptor.first_repetition
+            if repetition < 0:
+                raise DataError(f"{entry.relative}: repetition comes before first_repetition of the descriptor")
+    if not 0 <= gesture < len(descriptor.gestures):
+        raise DataError(f"{entry.relative}: gesture {gesture} is not one of the {len(descriptor.gestures)} gestures")
+    return gesture, repetition
+
+
+def _gesture(descriptor: Descriptor, entry: _Entry) -> int | None:
+    text = entry.fields["gesture"]
+    if text in descriptor.gesture_codes:
+        return descriptor.gestures.index(descriptor.gesture_codes[text])
+    if descriptor.gesture_codes:
+        if descriptor.unlisted_gestures == "drop":
+            return None
+        raise DataError(f"{entry.relative}: gesture '{text}' is not in gesture_codes of {descriptor.name}")
+    if text in descriptor.gestures:
+        return descriptor.gestures.index(text)
+    return _integer(entry, "gesture") - descriptor.first_gesture
+
+
+def _session(descriptor: Descriptor, entry: _Entry) -> int:
+    """Session number; -1 when only the order of the session's start can tell."""
+    if "session" not in entry.fields:
+        return 0
+    text = entry.fields["session"]
+    if descriptor.sessions:
+        if text not in descriptor.sessions:
+            raise DataError(f"{entry.relative}: session '{text}' is not in the sessions map of {descriptor.name}")
+        return descriptor.sessions[text]
+    return -1 if "start" in entry.fields else _integer(entry, "session")
+
+
+def _integer(entry: _Entry, name: str) -> int:
+    text = entry.fields[name]
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise DataError(f"{entry.relative}: {name} '{text[:40]}' is not a number")
+    return int(text)
+
+
+def _float(entry: _Entry, name: str) -> float:
+    try:
+        return float(entry.fields[name])
+    except ValueError:
+        raise DataError(f"{entry.relative}: {name} '{entry.fields[name][:40]}' is not a number") from None
+
+
+def _arrange(descriptor: Descriptor, found: list[tuple[_Entry, SourceFile]]) -> tuple[SourceFile, ...]:
+    """One user's recordings in recording order, sessions and repetitions numbered where the names do not."""
+    first: dict[str, float] = {}
+    for entry, source in found:
+        if source.start is not None:
+            text = entry.fields.get("session", "")
+            first[text] = min(source.start, first.get(text, source.start))
+    ranks = {text: rank for rank, text in enumerate(sorted(first, key=lambda t: (first[t], t)))}
+    numbered = [
+        replace(source, session=ranks[entry.fields["session"]]) if source.session < 0 else source
+        for entry, source in found
+    ]
+    counts: dict[tuple[int, int], int] = defaultdict(int)
+    arranged = []
+    for source in sorted(numbered, key=lambda s: (s.session, s.start or 0.0, _natural(s.relative))):
+        if source.repetition < 0:
+            key = (source.session, source.gesture)
+            source = replace(source, repetition=counts[key])
+            counts[key] += 1
+        arranged.append(source)
+    _check_unique(arranged)
+    # Without clock times the order within a session is (repetition, gesture): how cued protocols run.
+    return tuple(sorted(arranged, key=lambda s: (s.session, s.start or 0.0, s.repetition, s.gesture)))
+
+
+def _check_unique(sources: list[SourceFile]) -> None:
+    seen: dict[tuple[int, int, int], str] = {}
+    for s in sources:
+        key = (s.session, s.repetition, s.gesture)
+        if key in seen:
+            raise DataError(
+                f"{seen[key]} and {s.relative} are both session {s.session}, repetition {s.repetition}, "
+                f"gesture {s.gesture} of user {s.user}; give --raw a folder with one copy of the dataset"
+            )
+        seen[key] = s.relative
+    if len({s.attributes for s in sources}) > 1:
+        raise DataError(f"the files of user {sources[0].user} disagree about the user's attributes")
+
+
+def _check_users(descriptor: Descriptor, raw: Path, users: dict[str, tuple[SourceFile, ...]], partial: bool) -> None:
+    if not users:
+        raise DataError(f"every recording in {raw} is dropped by the descriptor {descriptor.name}; nothing to import")
+    if partial:
+        return
+    if len(users) < descriptor.expected_users:
+        raise DataError(
+            f"{raw} gives {len(users)} users, {descriptor.name} should have {descriptor.expected_users}; "
+            "complete the download, or import what is there with --partial"
+        )
+    grouped = {u for members in descriptor.groups.values() for u in members}
+    if missing := grouped - set(users):
+        raise DataError(f"groups of {descriptor.name} names the user '{min(missing)}', who is not in {raw}")

@@ -1,0 +1,171 @@
+"""From a raw dataset folder to a recording store, as a descriptor says: streaming, atomic per user, resumable."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from emgup_model.config import digest
+from emgup_model.data.descriptor import Descriptor
+from emgup_model.data.discovery import Discovery, Dropped, SourceFile, discover
+from emgup_model.data.readers import read_samples
+from emgup_model.data.recording import Recording, UserInfo
+from emgup_model.data.store import SUFFIX, Store, read_info, write_user
+from emgup_model.errors import DataError
+from emgup_model.files import write_atomic
+
+# Beside the users' files: what each was made from, so that a second import does only what is missing.
+LEDGER = ".import.json"
+IMPORTER = 1  # raise when the same files and descriptor would give another store
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import did."""
+
+    store: Path
+    imported: tuple[str, ...]
+    skipped: tuple[str, ...]
+    recordings: int
+    dropped: tuple[Dropped, ...]
+    ignored: tuple[str, ...]
+
+
+def import_dataset(
+    descriptor: Descriptor,
+    raw: str | Path,
+    store: str | Path,
+    *,
+    force: bool = False,
+    partial: bool = False,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import every user of a dataset; users whose files are unchanged since the last import are skipped.
+
+    ``start_s`` of a recording is the time since the session's first recording began: from the dataset's own clock, or
+    the summed duration of the recordings before it in (repetition, gesture) order. Recording names carry no gesture.
+
+    Args:
+        descriptor: The dataset.
+        raw: Folder with the dataset's files; only read.
+        store: Folder to make or to complete.
+        force: Import users again that are already there.
+        partial: Accept fewer users than the descriptor expects.
+        progress: Called as (user, bytes read so far, bytes in all).
+
+    Raises:
+        DataError: see :func:`emgup_model.data.discovery.discover`; a file that cannot be read; a store that holds
+            something else. Users imported before the error stay.
+    """
+    raw, store = Path(raw), Path(store)
+    found = discover(descriptor, raw, partial)
+    _check_target(descriptor, found, store)
+    sources = {user: _source_digest(descriptor, files) for user, files in found.users.items()}
+    done = {} if force else _ledger(store)
+    skipped = {u for u, source in sources.items() if _is_done(store, u, source, done)}
+    sizes = {u: sum(f.path.stat().st_size for f in files) for u, files in found.users.items()}
+    meter = _Meter(sum(n for u, n in sizes.items() if u not in skipped), progress)
+    ledger = {u: done[u] for u in skipped}
+    for user, files in found.users.items():
+        if user in skipped:
+            continue
+        path = store / f"{user}{SUFFIX}"
+        write_user(path, _info(descriptor, files), _recordings(descriptor, files, meter))
+        ledger[user] = {"source": sources[user], "content_sha256": read_info(path).content_sha256}
+        write_atomic(store / LEDGER, json.dumps(ledger, indent=1, sort_keys=True))
+    Store(store)
+    return ImportSummary(
+        store=store,
+        imported=tuple(u for u in found.users if u not in skipped),
+        skipped=tuple(sorted(skipped)),
+        recordings=sum(len(files) for files in found.users.values()),
+        dropped=found.dropped,
+        ignored=found.ignored,
+    )
+
+
+class _Meter:
+    """Counts bytes read for the progress callback."""
+
+    def __init__(self, total: int, report: Progress | None) -> None:
+        self._total, self._read, self._report = total, 0, report
+
+    def add(self, user: str, n_bytes: int) -> None:
+        self._read += n_bytes
+        if self._report:
+            self._report(user, self._read, self._total)
+
+
+def _info(descriptor: Descriptor, files: tuple[SourceFile, ...]) -> UserInfo:
+    user = files[0].user
+    return UserInfo(
+        user=user,
+        dataset=descriptor.name,
+        sampling_rate_hz=descriptor.sampling_rate_hz,
+        channels=descriptor.channels,
+        unit=descriptor.unit,
+        gestures=descriptor.gestures,
+        ring=descriptor.ring,
+        group=descriptor.group_of(user),
+        attributes=dict(files[0].attributes),
+    )
+
+
+def _recordings(descriptor: Descriptor, files: tuple[SourceFile, ...], meter: _Meter) -> Iterator[Recording]:
+    clock: dict[int, float] = defaultdict(float)
+    counts: dict[int, int] = defaultdict(int)
+    began: dict[int, float] = {}
+    for file in files:
+        emg = read_samples(file.path, descriptor)
+        if file.mirror:
+            emg = emg[:, ::-1]
+        start = clock[file.session]
+        clock[file.session] += len(emg) / descriptor.sampling_rate_hz
+        if file.start is not None:
+            start = file.start - began.setdefault(file.session, file.start)
+        # The name must not tell the gesture: names are visible to adaptation, labels are not.
+        name = f"s{file.session:02d}_{counts[file.session]:04d}"
+        counts[file.session] += 1
+        yield Recording(name, file.session, file.repetition, start, emg, file.gesture)
+        meter.add(file.user, file.path.stat().st_size)
+
+
+def _source_digest(descriptor: Descriptor, files: tuple[SourceFile, ...]) -> str:
+    """Hash of what determines a user's file: the descriptor and the files' names, sizes and times of change."""
+    stats = [(f.relative, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+    return digest({"importer": IMPORTER, "descriptor": descriptor.model_dump(mode="json"), "files": stats})
+
+
+def _ledger(store: Path) -> dict[str, dict[str, str]]:
+    try:
+        data = json.loads((store / LEDGER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _is_done(store: Path, user: str, source: str, ledger: dict[str, dict[str, str]]) -> bool:
+    entry, path = ledger.get(user), store / f"{user}{SUFFIX}"
+    if not isinstance(entry, dict) or entry.get("source") != source or not path.is_file():
+        return False
+    try:
+        return read_info(path).content_sha256 == entry.get("content_sha256")
+    except DataError:
+        return False
+
+
+def _check_target(descriptor: Descriptor, found: Discovery, store: Path) -> None:
+    """Refuse a store that holds anything the import would not replace: users of two imports must not mix."""
+    if store.exists() and not store.is_dir():
+        raise DataError(f"{store} is a file; give --out a folder")
+    present = {p.name.removesuffix(SUFFIX) for p in store.glob(f"*{SUFFIX}") if not p.name.startswith(".")}
+    if strangers := present - set(found.users):
+        raise DataError(
+            f"the store {store} already holds '{min(strangers)}', which is not part of this import of "
+            f"{descriptor.name}; give --out another folder, or delete that one"
+        )
