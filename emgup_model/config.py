@@ -27,7 +27,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Safe loader that refuses a key given twice (YAML would silently keep the last one)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(k, deep=deep) for k, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(k, deep=deep) for k, _ in node.value]
         twice = sorted({str(k) for k in keys if keys.count(k) > 1})
         if twice:
             raise ConfigError(f"key '{twice[0]}' is given twice (line {node.start_mark.line + 1}); keep one")
@@ -142,4 +142,4 @@ def digest(data: Any) -> str:
 def dump_yaml(data: BaseModel | Mapping[str, Any]) -> str:
     """YAML text of a config, keys in the model's own order."""
     plain = data.model_dump(mode="json") if isinstance(data, BaseModel) else dict(data)
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain, sort_keys=False)

@@ -134,7 +134,7 @@ class WindowSampler:
         """Yield (windows (B, C, W), gestures (B,)) once over all draws, in random order."""
         start = self.first + (torch.rand(len(self), generator=generator) * self.span).long()
         view = self.signal.unfold(1, self.window, 1).permute(1, 0, 2)
-        for index in torch.randperm(len(self), generator=generator).split(batch):
+        for index in torch.split(torch.randperm(len(self), generator=generator), batch):
             if len(index) > 1:
                 at = start[index]
                 yield view[at], self.labels[at + self.window // 2]

@@ -46,7 +46,7 @@ class Cnn(Backbone):
         self.norm = nn.BatchNorm1d(config.embedding_dim)
         self.head = nn.Linear(config.embedding_dim, classes)
         self.embedding_dim = config.embedding_dim
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Windows (B, C, W) to embeddings (B, d)."""

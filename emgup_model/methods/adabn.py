@@ -25,23 +25,22 @@ class AdaBnConfig(Frozen):
 
 def reestimate(model: Backbone, windows: WindowedUser, target_share: float, generator: torch.Generator) -> int:
     """Set BatchNorm statistics to (1−λ)·source + λ·target in place; returns the number of layers changed."""
-    layers = list(batch_norms(model))
+    layers = [m for m in batch_norms(model) if m.running_mean is not None and m.running_var is not None]
     if not layers:
         return 0
-    before = [(m.running_mean.clone(), m.running_var.clone()) for m in layers]  # type: ignore[operator, union-attr]
-    momenta = [m.momentum for m in layers]
+    before = [(m.running_mean.clone(), m.running_var.clone(), m.momentum) for m in layers]  # type: ignore[union-attr]
     set_mode(model, dropout=False, batch_statistics=True)
     for layer in layers:
-        layer.reset_running_stats()  # type: ignore[operator]
-        layer.momentum = None  # type: ignore[assignment]  # cumulative average over the batches below
+        layer.reset_running_stats()
+        layer.momentum = None  # cumulative average over the batches below
     with torch.no_grad():
         for index in shuffled(len(windows), EXACT_UP_TO, generator):
             if len(index) > 1:
                 model.embed(windows.batch(index.to(windows.starts.device)))
-    for layer, momentum, (mean, var) in zip(layers, momenta, before, strict=True):
+    for layer, (mean, var, momentum) in zip(layers, before, strict=True):
         layer.momentum = momentum
-        layer.running_mean.lerp_(mean, 1 - target_share)  # type: ignore[operator, union-attr]
-        layer.running_var.lerp_(var, 1 - target_share)  # type: ignore[operator, union-attr]
+        layer.running_mean.lerp_(mean, 1 - target_share)  # type: ignore[union-attr]
+        layer.running_var.lerp_(var, 1 - target_share)  # type: ignore[union-attr]
     return len(layers)
 
 

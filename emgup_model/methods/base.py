@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from emgup_model.backbones import Backbone
 from emgup_model.data.windows import WindowedUser
-
-BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ def copy_model(model: Backbone) -> Backbone:
     return copy.deepcopy(model)
 
 
-def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+def batch_norms(model: nn.Module) -> Iterator[_BatchNorm]:
     """The model's BatchNorm layers."""
-    return (m for m in model.modules() if isinstance(m, BATCH_NORM))
+    return (m for m in model.modules() if isinstance(m, _BatchNorm))
 
 
 def set_mode(model: nn.Module, *, dropout: bool, batch_statistics: bool) -> None:
@@ -55,7 +54,7 @@ def set_mode(model: nn.Module, *, dropout: bool, batch_statistics: bool) -> None
 
 def shuffled(items: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Index batches over ``items`` in random order; the last one may be smaller."""
-    return iter(torch.randperm(items, generator=generator).split(batch))
+    return iter(torch.split(torch.randperm(items, generator=generator), batch))
 
 
 def predict_logits(model: Backbone, windows: WindowedUser, batch: int = 4096) -> torch.Tensor:

@@ -34,7 +34,7 @@ def simulate(experiment: ExperimentArg = "default", overrides: Overrides = None,
     from emgup_simulation.simulate import simulate as run_simulation
 
     config = load_experiment(experiment, overrides or [])
-    raise typer.Exit(run_simulation(config, default_run_folder(config, out and str(out)), Console()))
+    raise typer.Exit(run_simulation(config, default_run_folder(config, out), Console()))
 
 
 @app.command()
@@ -45,7 +45,7 @@ def pretrain(experiment: ExperimentArg = "default", overrides: Overrides = None,
 
     console = Console()
     config = load_experiment(experiment, overrides or [])
-    prepared = prepare(config, default_run_folder(config, out and str(out)), console)
+    prepared = prepare(config, default_run_folder(config, out), console)
     for fold, folder in sorted(prepared.releases.items()):
         console.print(f"fold {fold}: {folder}", soft_wrap=True, highlight=False)
 
@@ -85,7 +85,7 @@ def overhead(experiment: ExperimentArg = "default", overrides: Overrides = None,
     from emgup_simulation.experiment import default_run_folder, load_experiment
 
     config = load_experiment(experiment, overrides or [])
-    measure(config, default_run_folder(config, out and str(out)), Console())
+    measure(config, default_run_folder(config, out), Console())
 
 
 def main() -> None:

@@ -156,7 +156,7 @@ class RunFolder:
         return self.path / "report.html"
 
 
-def default_run_folder(experiment: Experiment, out: str | None) -> RunFolder:
+def default_run_folder(experiment: Experiment, out: str | Path | None) -> RunFolder:
     """``out``, or ``runs/<experiment name>`` below the working directory; absolute."""
     return RunFolder(Path(out or Path("runs") / experiment.name).expanduser().resolve())
 

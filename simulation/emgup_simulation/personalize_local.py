@@ -1,0 +1,65 @@
+"""`emgup personalize`: what a client does for one user, without a server and without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from safetensors.torch import save as save_safetensors
+
+from emgup_client.vault import EVALUATION, WEIGHTS, private_dir, write_private
+from emgup_model.config import canonical_json
+from emgup_model.data.store import read_info
+from emgup_model.errors import ConfigError
+from emgup_model.evaluation.protocols import Protocol
+from emgup_model.keys import read_trusted
+from emgup_model.methods import load_method
+from emgup_model.personalize import personalize
+from emgup_model.release import load_release, state_tensors
+
+
+def personalize_local(
+    console: Console,
+    release_folder: Path,
+    recording: Path,
+    vault: Path,
+    trusted: Path,
+    method_name: str,
+    protocol: str,
+    seed: int,
+    device: str,
+) -> None:
+    """Verify the release, adapt, save the weights privately, print what changed.
+
+    Raises:
+        EmgupError: anything the user can fix; nothing is written then.
+    """
+    if protocol not in get_args(Protocol):
+        raise ConfigError(f"unknown protocol '{protocol}'; choose one of {', '.join(get_args(Protocol))}")
+    method = load_method(method_name)
+    release = load_release(release_folder, read_trusted(trusted))
+    with console.status("adapting"):
+        result = personalize(recording, release, method, protocol, seed, device)  # type: ignore[arg-type]
+    folder = private_dir(vault / read_info(recording).user / f"{release.id[:12]}-{Path(method_name).stem}-{seed}")
+    write_private(folder / WEIGHTS, save_safetensors(state_tensors(result.model)))
+    scores = result.evaluation
+    kept = {
+        "release": release.id,
+        "method": method.model_dump(mode="json"),
+        "protocol": protocol,
+        "seed": seed,
+        "log": result.log,
+        "adapt_seconds": result.adapt_seconds,
+        "confusion_before": scores.confusion_before.tolist() if scores else None,
+        "confusion_after": scores.confusion_after.tolist() if scores else None,
+    }
+    write_private(folder / EVALUATION, canonical_json(kept))
+    changed = 100 * result.log["predictions_changed"]
+    console.print(f"adapted in {result.adapt_seconds:.1f} s; {changed:.1f} % of the decisions changed")
+    if scores:
+        console.print(
+            f"accuracy {100 * scores.source_accuracy:.1f} % before, {100 * scores.accuracy:.1f} % after "
+            f"({scores.n_windows} test windows; labels were opened after adaptation only)"
+        )
+    console.print(f"weights: {folder / WEIGHTS}", soft_wrap=True, highlight=False)

@@ -1,0 +1,23 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets; the test is skipped where it is absent."""
+    given = os.environ.get("EMGUP_DATA")
+    folder = Path(given) if given else REPOSITORY.parent / "shared" / "datasets"
+    if not folder.is_dir():
+        pytest.skip(f"no real EMG at {folder}; set EMGUP_DATA to the folder that holds myo_armband")
+    return folder

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from emgup_model import personalize as module
+from emgup_model.data.store import Recording, write_user
+from emgup_model.errors import ConfigError, DataError
+from emgup_model.keys import public_key
+from emgup_model.methods import AdaBnConfig, Adapted, EmgupConfig, SourceOnlyConfig
+from emgup_model.methods.ssa import SsaConfig
+from emgup_model.personalize import NotApplicableError, personalize
+from emgup_model.release import Release, open_release
+from tests.toy import make_release, toy_info, toy_recordings
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+
+@pytest.fixture
+def release() -> Release:
+    return open_release(make_release(KEY), (public_key(KEY),))
+
+
+def user_file(folder: Path, recordings: list[Recording] | None = None, **info: object) -> Path:
+    path = folder / "u.h5"
+    write_user(path, toy_info("u", **info), toy_recordings(1) if recordings is None else recordings)
+    return path
+
+
+def test_source_only_scores_are_equal_before_and_after(tmp_path: Path, release: Release) -> None:
+    scores = personalize(user_file(tmp_path), release, SourceOnlyConfig(), "transductive", 0).evaluation
+    assert scores is not None
+    assert scores.accuracy == scores.source_accuracy
+    assert scores.confusion_before.sum() == scores.n_windows == 6 * 29
+
+
+def test_inductive_tests_on_other_recordings_than_it_adapts_on(tmp_path: Path, release: Release) -> None:
+    adapt_on, test_on = module.load_user(user_file(tmp_path), release.manifest, "inductive")
+    assert {adapt_on.names[i] for i in adapt_on.recording.tolist()} == {"r0_g0", "r0_g1", "r0_g2"}
+    assert {test_on.names[i] for i in test_on.recording.tolist()} == {"r1_g0", "r1_g1", "r1_g2"}
+
+
+def test_labels_are_not_needed(tmp_path: Path, release: Release) -> None:
+    bare = [replace(r, label=None) for r in toy_recordings(1)]
+    result = personalize(user_file(tmp_path, bare), release, AdaBnConfig(), "transductive", 0)
+    assert result.evaluation is None
+    assert 0 <= result.log["predictions_changed"] <= 1
+
+
+def test_labels_cannot_change_the_adapted_weights(tmp_path: Path, release: Release) -> None:
+    turned = [replace(r, label=max(int(r.label), 1)) for r in toy_recordings(1)]  # type: ignore[arg-type]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = personalize(user_file(tmp_path / "a"), release, EmgupConfig(), "transductive", 0)
+    two = personalize(user_file(tmp_path / "b", turned), release, EmgupConfig(), "transductive", 0)
+    for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert one.evaluation is not None
+    assert two.evaluation is not None
+    assert one.evaluation.confusion_after.tolist() != two.evaluation.confusion_after.tolist()
+
+
+def test_later_sessions_do_not_apply_to_one_session(tmp_path: Path, release: Release) -> None:
+    with pytest.raises(NotApplicableError):
+        personalize(user_file(tmp_path), release, SourceOnlyConfig(), "later_sessions", 0)
+
+
+def test_wrong_rate_short_recordings_and_one_gesture_are_one_line_each(tmp_path: Path, release: Release) -> None:
+    cases: list[tuple[Path, str]] = []
+    for name, recordings, info, message in (
+        ("rate", None, {"sampling_rate_hz": 200.0}, "200 Hz, the release expects 100 Hz"),
+        ("short", toy_recordings(1, seconds=0.7), {}, "one sequence"),
+        ("tiny", toy_recordings(1, seconds=0.1), {}, "one window"),
+        ("one", [r for r in toy_recordings(1) if r.label == 0], {}, "one gesture only"),
+    ):
+        (tmp_path / name).mkdir()
+        cases.append((user_file(tmp_path / name, recordings, **info), message))
+    for path, message in cases:
+        with pytest.raises(DataError, match=message) as error:
+            personalize(path, release, SourceOnlyConfig(), "transductive", 0)
+        assert "\n" not in str(error.value)
+
+
+def test_wrong_channel_count_is_refused(tmp_path: Path, release: Release) -> None:
+    three = [replace(r, emg=r.emg[:, :3]) for r in toy_recordings(1)]
+    with pytest.raises(DataError, match="3 channels, the release expects 4"):
+        personalize(user_file(tmp_path, three, channels=3), release, SourceOnlyConfig(), "transductive", 0)
+
+
+def test_a_diverged_model_is_not_returned(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(model: torch.nn.Module, *_: object) -> Adapted:
+        import copy
+
+        broken = copy.deepcopy(model)
+        broken.state_dict()["head.bias"].fill_(float("nan"))
+        return Adapted(broken)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "adapt", explode)
+    with pytest.raises(DataError, match="diverged"):
+        personalize(user_file(tmp_path), release, SourceOnlyConfig(), "transductive", 0)
+
+
+def test_settings_that_do_not_fit_the_release_are_a_config_error(tmp_path: Path, release: Release) -> None:
+    method = EmgupConfig(ssa=SsaConfig(future_windows=8))
+    with pytest.raises(ConfigError, match="future_windows"):
+        personalize(user_file(tmp_path), release, method, "transductive", 0)

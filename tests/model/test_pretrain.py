@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from emgup_model.backbones import CnnConfig
+from emgup_model.data.store import Store, write_user
+from emgup_model.data.windows import PreprocessingConfig, WindowConfig
+from emgup_model.errors import DataError
+from emgup_model.pretrain import (
+    Epoch,
+    LabelledUser,
+    PretrainConfig,
+    Trained,
+    WindowSampler,
+    amplitude_constant,
+    load_labelled,
+    train_source,
+    validation_accuracy,
+)
+from emgup_model.release import state_tensors
+from tests.toy import toy_info, toy_recordings
+
+GRID = WindowConfig(length=20, hop=10, sequence_length=8)
+FILTER = PreprocessingConfig(highpass_hz=None)
+BACKBONE = CnnConfig(width=8, embedding_dim=8)
+CONFIG = PretrainConfig(epochs=4, batch_windows=64, learning_rate=1e-2)
+
+
+class InterruptedTrainingError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def users(toy_store: Store) -> list[LabelledUser]:
+    return [load_labelled(toy_store, u, GRID, FILTER) for u in toy_store.users]
+
+
+def train(users: list[LabelledUser], store: Store, state: Path | None = None, stop_after: int = 99) -> Trained:
+    def on_epoch(epoch: Epoch) -> None:
+        if epoch.number == stop_after:
+            raise InterruptedTrainingError
+
+    info = store.infos[store.users[0]]
+    return train_source(
+        users[:2], users[2:3], info, BACKBONE, GRID, CONFIG, seed=1, state_file=state, on_epoch=on_epoch
+    )
+
+
+def test_training_learns_and_reports_the_best_validation_epoch(users: list[LabelledUser], toy_store: Store) -> None:
+    trained = train(users, toy_store)
+    assert trained.validation_accuracy > 0.9
+    assert 1 <= trained.best_epoch <= trained.epochs
+    assert not trained.model.training
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_interrupted_training_goes_on_to_the_same_weights(
+    users: list[LabelledUser], toy_store: Store, tmp_path: Path, stop_after: int
+) -> None:
+    whole = train(users, toy_store)
+    with pytest.raises(InterruptedTrainingError):
+        train(users, toy_store, tmp_path / "state.pt", stop_after)
+    torch.rand(11)
+    resumed = train(users, toy_store, tmp_path / "state.pt")
+    for name, tensor in state_tensors(whole.model).items():
+        assert torch.equal(tensor, state_tensors(resumed.model)[name]), name
+    assert resumed == whole.__class__(resumed.model, *list(whole.__dict__.values())[1:])
+
+
+def test_a_damaged_or_foreign_state_file_is_ignored(
+    users: list[LabelledUser], toy_store: Store, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.pt"
+    state.write_bytes(b"not a checkpoint")
+    damaged = train(users, toy_store, state)
+    torch.save({"key": "another training", "done": 99}, state)
+    foreign = train(users, toy_store, state)
+    assert damaged.epochs == foreign.epochs == 4
+
+
+def test_early_stopping_waits_for_patience(users: list[LabelledUser], toy_store: Store) -> None:
+    info = toy_store.infos["u0"]
+    config = PretrainConfig(epochs=50, batch_windows=64, learning_rate=1e-2, patience=2)
+    trained = train_source(users[:2], users[2:3], info, BACKBONE, GRID, config, seed=1)
+    assert trained.epochs == trained.best_epoch + 2 < 50
+
+
+def test_training_windows_stay_inside_their_recording_and_carry_its_label(users: list[LabelledUser]) -> None:
+    user = users[0]
+    marked = torch.repeat_interleave(torch.arange(6.0), torch.tensor(user.lengths)).expand(4, -1)
+    sampler = WindowSampler(
+        [
+            LabelledUser(
+                user.windows.__class__(marked, *list(user.windows.__dict__.values())[1:]),
+                user.labels,
+                user.sample_labels,
+                user.lengths,
+            )
+        ],
+        20,
+        None,
+    )
+    seen = 0
+    for x, y in sampler.epoch(16, torch.Generator().manual_seed(0)):
+        assert (x.flatten(1).amax(1) == x.flatten(1).amin(1)).all()
+        assert torch.equal(x[:, 0, 0].long() % 3, y)
+        seen += len(x)
+    assert seen == len(sampler) == len(user.windows)
+
+
+def test_the_amplitude_constant_weighs_users_equally(users: list[LabelledUser]) -> None:
+    each = [amplitude_constant([u]) for u in users]
+    assert amplitude_constant(users) == pytest.approx(sum(each) / len(each))
+
+
+def test_validation_accuracy_is_the_mean_of_users(users: list[LabelledUser], toy_store: Store) -> None:
+    model = train(users, toy_store).model
+    each = [validation_accuracy(model, [u]) for u in users]
+    assert validation_accuracy(model, users) == pytest.approx(sum(each) / len(each))
+
+
+def test_a_user_with_one_gesture_is_refused(tmp_path: Path) -> None:
+    one = [r for r in toy_recordings(0) if r.label == 1]
+    write_user(tmp_path / "u.h5", toy_info("u"), one)
+    with pytest.raises(DataError, match="one gesture only"):
+        load_labelled(Store(tmp_path), "u", GRID, FILTER)
