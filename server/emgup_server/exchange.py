@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -47,12 +47,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ask(Generic[T]):
-    """One question to one node; ``about`` is the asker's own note."""
+    """One question to one node; ``about`` is the asker's own note, ``lost`` how often a worker died over it."""
 
     node: int
     kind: str
     request: Offer | Deliver | Personalize
     about: T
+    lost: int = 0
 
 
 class Problem(StrEnum):
@@ -135,7 +136,6 @@ class _Queue(Generic[T]):
         self._fresh = iter(asks)
         self._head = next(self._fresh, None)
         self._lost: deque[tuple[float, Ask[T]]] = deque()
-        self._times: Counter[int] = Counter()
         self._limits = limits
 
     @property
@@ -154,9 +154,8 @@ class _Queue(Generic[T]):
 
     def again(self, ask: Ask[T]) -> None:
         """Send ``ask`` once more, after a pause that doubles each time."""
-        pause = min(self._limits.retry_s * 2 ** self._times[id(ask)], self._limits.max_retry_s)
-        self._times[id(ask)] += 1
-        self._lost.append((time.monotonic() + pause, ask))
+        pause = min(self._limits.retry_s * 2**ask.lost, self._limits.max_retry_s)
+        self._lost.append((time.monotonic() + pause, replace(ask, lost=ask.lost + 1)))
 
 
 def judge(message: Message, node: int) -> Reply | Failure:

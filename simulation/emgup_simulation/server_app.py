@@ -1,0 +1,98 @@
+"""The ServerApp of a simulation: prepare, ask the clients for every missing cell, write the results."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from emgup_model.errors import RunError
+from emgup_server.dispatch import Tally, dispatch
+from emgup_server.exchange import Limits
+from emgup_server.ledger import Ledger
+from emgup_server.transcript import TranscriptGrid
+from emgup_simulation.cells import expected_cells
+from emgup_simulation.experiment import Experiment, RunFolder
+from emgup_simulation.finish import finish
+from emgup_simulation.prepare import prepare
+from emgup_simulation.run_config import read_run_config
+
+LOCK_WAIT_S = 30.0
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Entry point named by simulation/pyproject.toml."""
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="emgup: %(message)s", force=True)
+    experiment, run = read_run_config(context.run_config)
+    serve(grid, experiment, run)
+
+
+def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | None = None) -> Tally:
+    """Do what is missing of an experiment and write its results.
+
+    Some failed cells leave the run completed: they are in the ledger and the results with their status, and the next
+    run tries them again.
+
+    Raises:
+        RunError: no client at all gave a result that was still needed, or every worker died; the results of what
+            there is are written first.
+    """
+    log = logging.getLogger(__name__)
+    limits = limits or Limits(reply_timeout_s=experiment.federation.reply_timeout_s)
+    run.path.mkdir(parents=True, exist_ok=True)
+    with exclusive(run.path / ".server.lock", LOCK_WAIT_S):
+        log.info("run folder %s", run.path)
+        prepared = prepare(experiment, run)
+        cells = expected_cells(experiment, prepared)
+        ledger = Ledger(run.cells)
+        missing = ledger.missing(cells)
+        log.info("%d of %d cells are missing", len(missing), len(cells))
+        folders = {c.release_id: prepared.releases[c.fold] for c in cells}
+        tally = Tally(0, {})
+        try:
+            if missing:
+                tally = dispatch(TranscriptGrid(grid, run.transcript), missing, folders, ledger, limits)
+        finally:
+            finish(experiment, run, ledger.rows(cells))
+        log.info(
+            "%d cells done, %d failed %s; results in %s",
+            tally.complete,
+            sum(tally.failed.values()),
+            dict(tally.failed),
+            run.results,
+        )
+        if missing and not tally.complete:
+            raise RunError(f"no client gave a result: {dict(tally.failed)}")
+    return tally
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold a lock that the kernel frees when its process ends. Raises RunError when another holds it for too long."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    end = time.monotonic() + wait_s
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise RunError(
+                        f"another run is using {path.parent}; wait for it, or choose another --out"
+                    ) from None
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(fd)
