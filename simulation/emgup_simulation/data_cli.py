@@ -1,0 +1,95 @@
+"""`emgup data`: import, inspect and synthesize recording stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from emgup_model.errors import DataError
+from emgup_simulation.data_tables import print_import, print_report
+
+app = typer.Typer(help="Make and examine recording stores.", no_args_is_help=True)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="key.sub=value overrides")]
+
+
+@app.command("inspect")
+def inspect_command(
+    store: Annotated[Path, typer.Argument(help="the store's folder")],
+    allow_duplicates: Annotated[bool, typer.Option(help="report shared recordings without failing")] = False,
+    users: Annotated[bool, typer.Option(help="also list every user")] = False,
+) -> None:
+    """Summarize a store and check it; recordings under two user names (subject leakage) are an error."""
+    from emgup_model.data.inspect import inspect_store
+
+    with _bar("reading") as update:
+        report = inspect_store(store, update)
+    print_report(report, Console(), list_users=users)
+    if report.leaks and not allow_duplicates:
+        names = ", ".join(" = ".join(c.users) for c in report.leaks[:3]) + (" ..." if len(report.leaks) > 3 else "")
+        raise DataError(
+            f"subject leakage: {len(report.leaks)} pairs of users share recordings ({names}); drop or group them in "
+            "the descriptor and import again, or give --allow-duplicates"
+        )
+
+
+@app.command("import")
+def import_command(
+    dataset: Annotated[str, typer.Option(help="a shipped descriptor's name, or a YAML file")],
+    raw: Annotated[Path, typer.Option(help="folder with the dataset's files; only read")],
+    out: Annotated[Path, typer.Option(help="store to make or complete")],
+    force: Annotated[bool, typer.Option("--force", help="import users again that are already there")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="accept fewer users than the dataset has")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Import a dataset; interrupted or repeated, it does only what is missing."""
+    from emgup_model.data.descriptor import load_descriptor
+    from emgup_model.data.importers import import_dataset
+
+    descriptor = load_descriptor(dataset, overrides or ())
+    began = time.monotonic()
+    with _bar("importing") as update:
+        summary = import_dataset(descriptor, raw, out, force=force, partial=partial, progress=update)
+    print_import(summary, descriptor, time.monotonic() - began, Console())
+
+
+@app.command("synthesize")
+def synthesize_command(
+    out: Annotated[Path, typer.Option(help="store to make or complete")],
+    overrides: Overrides = None,
+) -> None:
+    """Make a synthetic cohort; nothing to download. Options: docs/synthetic-cohort.md."""
+    from emgup_model.config import apply_overrides, parse
+    from emgup_model.data.synthetic import SyntheticConfig, synthesize
+
+    config = parse(SyntheticConfig, apply_overrides({}, overrides or ()), "synthetic cohort")
+    with _bar("synthesizing") as update:
+        synthesize(config, out, lambda done, total: update("", done, total))
+    Console().print(f"store  {out}\nnext   emgup data inspect {out}", soft_wrap=True, highlight=False, markup=False)
+
+
+class _Update(Protocol):
+    def __call__(self, note: str, done: int, total: int, /) -> None: ...
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[_Update]:
+    """Progress bar on stderr, so that stdout holds only the result; gone when done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, note="")
+        yield lambda note, done, total, /: bar.update(task, completed=done, total=total, note=note)
