@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,6 +12,7 @@ from emgup_model.backbones import Backbone, CnnConfig, build_backbone
 from emgup_model.data.store import Recording, UserInfo
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.release import ReleaseFiles, Training, sign_release
+from emgup_simulation.experiment import Experiment
 
 GESTURES = ("rest", "fist", "open")
 
@@ -59,3 +62,19 @@ def make_release(key: Ed25519PrivateKey, model: Backbone | None = None, **change
         "training": Training(epochs=1, best_epoch=1, validation_accuracy=0.5, train_users=2, config_sha256="0" * 64),
     }
     return sign_release(model, fields | changes, key)
+
+
+def toy_experiment(store: Path, **changes: object) -> Experiment:
+    """Three folds over a toy store, two quick methods, both main protocols."""
+    fields: dict[str, object] = {
+        "name": "toy",
+        "store": str(store),
+        "windows": {"length": 20, "hop": 10, "sequence_length": 8},
+        "preprocessing": {"highpass_hz": None},
+        "backbone": {"width": 8, "embedding_dim": 8},
+        "pretrain": {"epochs": 2, "batch_windows": 64, "learning_rate": 1e-2},
+        "folds": {"count": 3},
+        "methods": {"source_only": {"kind": "source_only"}, "adabn": {"kind": "adabn"}},
+        "protocols": ["transductive", "inductive"],
+    }
+    return Experiment.model_validate(fields | changes)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from emgup_model.data.store import write_user
+from emgup_model.errors import DataError, ReleaseError
+from emgup_model.release import load_release
+from emgup_simulation import prepare as module
+from emgup_simulation.cells import expected_cells
+from emgup_simulation.experiment import Experiment, RunFolder
+from emgup_simulation.fold_pool import train_folds
+from emgup_simulation.prepare import prepare
+from tests.toy import toy_experiment, toy_info, toy_recordings
+
+
+def write_store(folder: Path, users: int = 4) -> Path:
+    for i in range(users):
+        write_user(folder / f"u{i}.h5", toy_info(f"u{i}"), toy_recordings(i))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, RunFolder, module.Prepared]:
+    folder = tmp_path_factory.mktemp("prepare")
+    experiment = toy_experiment(write_store(folder / "store"))
+    run = RunFolder(folder / "run")
+    return experiment, run, prepare(experiment, run)
+
+
+def test_each_fold_has_a_signed_release_that_never_saw_its_test_users(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    _, _, made = prepared
+    assert len(made.folds) == 3
+    for fold in made.folds:
+        manifest = load_release(made.releases[fold.index], made.trusted).manifest
+        assert manifest.fold == fold.index
+        assert manifest.training.train_users == len(fold.train)
+        assert not set(fold.test) & {*fold.train, *fold.validation}
+
+
+def test_preparing_again_trains_nothing(
+    prepared: tuple[Experiment, RunFolder, module.Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, run, made = prepared
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(module, "train_folds", refuse)
+    assert prepare(experiment, run) == made
+
+
+def test_cells_cover_every_test_user_once_per_method_and_protocol(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    experiment, _, made = prepared
+    cells = expected_cells(experiment, made)
+    assert len({c.key for c in cells}) == len(cells) == 4 * 2 * 2
+    assert {c.user for c in cells} == {"u0", "u1", "u2", "u3"}
+    for cell in cells:
+        assert cell.user in made.folds[cell.fold].test
+
+
+def test_another_setting_of_a_method_changes_its_keys_only(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    experiment, _, made = prepared
+    changed = {**experiment.methods, "adabn": experiment.methods["adabn"].model_copy(update={"target_share": 0.5})}
+    before = {c.key for c in expected_cells(experiment, made)}
+    after = {c.key for c in expected_cells(experiment.model_copy(update={"methods": changed}), made)}
+    assert len(before & after) == len(before) // 2
+
+
+def test_a_release_with_a_flipped_bit_stops_the_run_and_names_the_folder(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    experiment, run, made = prepared
+    weights = made.releases[0] / "weights.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    try:
+        with pytest.raises(ReleaseError, match=made.releases[0].name):
+            prepare(experiment, run)
+    finally:
+        weights.write_bytes(good)
+
+
+def test_unusable_users_are_named_before_any_work(tmp_path: Path) -> None:
+    cases = {
+        "one_gesture": [r for r in toy_recordings(9) if r.label == 0],
+        "short": toy_recordings(9, seconds=0.5),
+    }
+    for name, recordings in cases.items():
+        store = write_store(tmp_path / name)
+        write_user(store / "bad.h5", toy_info("bad"), recordings)
+        with pytest.raises(DataError, match="user 'bad'") as error:
+            prepare(toy_experiment(store), RunFolder(tmp_path / f"{name}_run"))
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / f"{name}_run").exists()
+        experiment = toy_experiment(store).model_copy(update={"users": ("u0", "u1", "u2", "u3")})
+        assert module.check_user(module.Store(store), "u0", experiment) is None
+
+
+def test_unlabelled_recordings_cannot_be_simulated(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    store = write_store(tmp_path / "store")
+    write_user(store / "bare.h5", toy_info("bare"), [replace(r, label=None) for r in toy_recordings(1)])
+    with pytest.raises(DataError, match="no labels"):
+        prepare(toy_experiment(store), RunFolder(tmp_path / "run"))
+
+
+def test_missing_and_empty_stores_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, message in (("missing", "no store"), ("empty", "empty")):
+        with pytest.raises(DataError, match=message):
+            prepare(toy_experiment(tmp_path / name), RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = toy_experiment(write_store(tmp_path / "store"))
+    run = RunFolder(tmp_path / "run")
+    real = subprocess.Popen
+
+    def broken(command: list[str], **rest: object) -> subprocess.Popen[str]:
+        return real([command[0], "-c", "import os; os.kill(os.getpid(), 9)"], **rest)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr("emgup_simulation.fold_pool.subprocess.Popen", broken)
+    from rich.console import Console
+
+    from emgup_model.errors import RunError
+
+    with pytest.raises(RunError, match="signal 9"):
+        train_folds(experiment, run, {0: tmp_path / "r0"}, Console(quiet=True))
