@@ -31,7 +31,7 @@ class PretrainConfig(Frozen):
     learning_rate: float = Field(2e-3, gt=0, le=1, description="peak of the one-cycle schedule")
     weight_decay: float = Field(1e-2, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
-    patience: int = Field(8, ge=1, description="epochs without a better validation accuracy before stopping")
+    patience: int = Field(12, ge=1, description="epochs without a better validation accuracy before stopping")
     sessions: Literal["first", "all"] = Field("first", description="sessions of the source users to train on")
     windows_per_recording: int | None = Field(
         None, ge=1, description="random windows drawn from each recording in an epoch; null = as many as its grid has"
