@@ -33,6 +33,7 @@ from emgup_model.files import write_atomic
 SOURCE_ONLY = "source_only"
 RESAMPLES = 10_000
 SEED = 0
+EXACT_UP_TO = 200
 POINT = 0.01
 """One percentage point of accuracy: a user below −1 point counts as clearly made worse."""
 
@@ -61,9 +62,9 @@ class Spread(Frozen):
 class Delta(Frozen):
     """Paired differences over users, as fractions (0.01 = one point).
 
-    ``wilcoxon_p`` is the two-sided signed-rank p-value (zero differences are left out; 1 if all are zero) and
-    ``wilcoxon_p_holm`` the same after Holm's correction over the methods of one dataset, backbone, protocol and
-    reference. Both are None where a method is compared with itself.
+    ``wilcoxon_p`` is the two-sided p-value of :func:`wilcoxon_p`, ``wilcoxon_p_holm`` the same after Holm's correction
+    over the methods of one dataset, backbone, protocol and reference. Both are None where a method is compared with
+    itself.
     """
 
     n_users: int
@@ -212,12 +213,28 @@ def bootstrap_interval(values: Floats, resamples: int = RESAMPLES, seed: int = S
 
 
 def wilcoxon_p(differences: Floats) -> float | None:
-    """Two-sided Wilcoxon signed-rank p-value; 1 when every difference is zero, None without any."""
+    """Two-sided Wilcoxon signed-rank p-value of ``differences`` (n,); zeros are left out, ties share their mean rank.
+
+    Exact up to 200 differences that are not zero: the null distribution is counted over all sign assignments, so that
+    a handful of users cannot look significant by a normal approximation. 1 when all are zero, None without any.
+    """
     if len(differences) == 0:
         return None
-    if not differences.any():
+    nonzero = differences[differences != 0]
+    if len(nonzero) == 0:
         return 1.0
-    return float(stats.wilcoxon(differences).pvalue)
+    if len(nonzero) > EXACT_UP_TO:
+        return float(stats.wilcoxon(nonzero).pvalue)  # SciPy too takes the normal approximation above 50
+    ranks = np.round(2 * stats.rankdata(np.abs(nonzero))).astype(int)  # doubled: mean ranks are halves
+    total = int(ranks.sum())
+    null = np.zeros(total + 1)  # null[w] = P(doubled rank sum of the positive differences = w)
+    null[0] = 1.0
+    for rank in ranks:
+        null[rank:] = (null[rank:] + null[: total + 1 - rank]) / 2
+        null[:rank] /= 2
+    observed = int(ranks[nonzero > 0].sum())
+    tail = min(null[: observed + 1].sum(), null[observed:].sum())
+    return float(min(1.0, 2 * tail))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -216,6 +217,32 @@ def test_interval_covers_the_true_mean():
         low, high = bootstrap_interval(x, resamples=1000)
         hits += low <= 5 / 6.2 <= high
     assert 0.905 <= hits / len(samples) <= 0.985
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
+def test_wilcoxon_is_exact_with_ties_and_zeros(differences):
+    x = np.array(differences, dtype=float)
+    x = x[x != 0]
+    if len(x) == 0:
+        assert wilcoxon_p(np.array(differences, dtype=float)) == 1.0
+        return
+    ranks = stats.rankdata(np.abs(x))
+    signs = np.array(list(itertools.product([0, 1], repeat=len(x))))
+    sums, observed = signs @ ranks, ranks[x > 0].sum()
+    p = min(1, 2 * min((sums <= observed).mean(), (sums >= observed).mean()))
+    assert wilcoxon_p(np.array(differences, dtype=float)) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("n", [5, 20, 50, 200, 201])
+def test_wilcoxon_agrees_with_scipy(n):
+    x = np.random.default_rng(n).normal(0.1, 1, n)
+    exact = n <= 200
+    assert wilcoxon_p(x) == pytest.approx(stats.wilcoxon(x, method="exact" if exact else "asymptotic").pvalue)
+
+
+def test_five_users_cannot_be_significant():
+    # Two-sided, five users all worse: 2 / 2^5. The normal approximation that zeros would force says 0.025.
+    assert wilcoxon_p(np.array([-0.1] * 5 + [0.0] * 32)) == pytest.approx(2 / 32)
 
 
 def test_wilcoxon_without_any_difference():

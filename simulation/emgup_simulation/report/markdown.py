@@ -1,0 +1,84 @@
+"""The table of methods as Markdown, for docs and papers."""
+
+from __future__ import annotations
+
+from emgup_model.evaluation.statistics import MethodSummary, Summary
+from emgup_simulation.report import text
+
+HEAD = (
+    "Method",
+    "Users",
+    "Accuracy, %",
+    "95 % interval",
+    "Macro-F1, %",
+    "10th pct.",
+    "Worst user",
+    "Δ accuracy [95 % interval]",
+    "Δ macro-F1",
+    "Worse",
+    "Worse by >1",
+    "Largest loss",
+    "p (Holm)",
+)
+
+
+def to_markdown(summary: Summary) -> str:
+    """One Markdown table per dataset, backbone and protocol, and below it the users without a score."""
+    groups = sorted({(m.dataset, m.backbone) for m in summary.methods})
+    blocks = []
+    for dataset, backbone in groups:
+        here = [m for m in summary.methods if (m.dataset, m.backbone) == (dataset, backbone)]
+        for protocol in text.ordered((m.protocol for m in here), text.PROTOCOLS):
+            methods = {m.method: m for m in here if m.protocol == protocol}
+            rows = [_row(methods[m]) for m in text.ordered(methods, text.TITLES)]
+            head = f"### {escape(dataset)}, {escape(backbone)}, {escape(protocol)}"
+            blocks.append("\n".join([head, "", _line(HEAD), _line(["---"] + ["---:"] * (len(HEAD) - 1)), *rows]))
+            blocks += [_without(methods[m]) for m in text.ordered(methods, text.TITLES) if methods[m].problems]
+    blocks.append(
+        f"Every user has equal weight. Intervals: {summary.interval}. Δ: points against Source Only on the same user's "
+        "same windows. Worse: share of users whose accuracy fell. p: Wilcoxon signed-rank test of Δ accuracy, "
+        "Holm-corrected over methods."
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def escape(value: str) -> str:
+    """``value`` so that Markdown and HTML take none of it as markup."""
+    value = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#|~!" else c for c in value)
+
+
+def _row(m: MethodSummary) -> str:
+    name = text.title(m.method)
+    shown = f"`{m.method}`" if name == m.method and "`" not in name and "|" not in name else escape(name)
+    cells = [shown, text.users_of(m)]
+    if m.accuracy is None or m.macro_f1 is None:
+        return _line(cells + [text.NONE] * (len(HEAD) - len(cells)))
+    cells += [
+        text.mean_sd(m.accuracy.mean, m.accuracy.sd),
+        text.interval(m.accuracy.ci95) or text.NONE,
+        text.percent(m.macro_f1.mean),
+        text.percent(m.accuracy.p10),
+        f"{text.percent(m.accuracy.worst)} ({escape(m.accuracy.worst_user)})",
+    ]
+    d, f = text.shown_delta(m, m.delta_accuracy), text.shown_delta(m, m.delta_macro_f1)
+    if d is None:
+        return _line(cells + [text.NONE] * (len(HEAD) - len(cells)))
+    cells += [
+        f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(),
+        text.points(f.mean) if f else text.NONE,
+        f"{text.percent(d.share_worse, 0)} %",
+        f"{text.percent(d.share_worse_1pt, 0)} %",
+        f"{text.points(d.worst)} ({escape(d.worst_user)})" if d.worst < 0 else "none",
+        escape(text.p_value(d.wilcoxon_p_holm)) if d.wilcoxon_p_holm is not None else text.NONE,
+    ]
+    return _line(cells)
+
+
+def _without(m: MethodSummary) -> str:
+    cells = ", ".join(f"{escape(p.user)} (seed {p.seed}: {escape(p.status)})" for p in m.problems)
+    return f"{text.plural(len(m.problems), 'cell')} of {escape(m.method)} without a score: {cells}."
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"

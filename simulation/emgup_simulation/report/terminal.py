@@ -1,0 +1,76 @@
+"""The table of methods in the terminal, at most 100 columns wide."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from emgup_model.evaluation.results import ResultRow
+from emgup_model.evaluation.statistics import POINT, MethodSummary, Summary, summarise
+from emgup_simulation.report import text
+
+WIDTH = 100
+
+
+def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | None = None) -> None:
+    """Print one line per method under the name of its protocol, then how many cells have no score.
+
+    Args:
+        rows: result rows, failed ones included.
+        console: where to print; its width is used up to 100 columns.
+        summary: statistics of ``rows``; computed when not given.
+    """
+    summary = summary or summarise(rows)
+    width = min(WIDTH, console.width) if console.is_terminal else WIDTH  # a pipe has no width to respect
+    for dataset, backbone in sorted({(m.dataset, m.backbone) for m in summary.methods}):
+        here = [m for m in summary.methods if (m.dataset, m.backbone) == (dataset, backbone)]
+        console.print(Text(f"{dataset}, {backbone}: accuracy in %, \u0394 in points against Source Only", "bold"))
+        console.print(_table(here), width=width)
+    problems = Counter(p.status for m in summary.methods for p in m.problems)
+    if problems:
+        why = ", ".join(f"{status}: {n}" for status, n in sorted(problems.items()))
+        console.print(Text(f"{text.plural(problems.total(), 'cell')} without a score ({why})", "red"))
+
+
+def _table(methods: Sequence[MethodSummary]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
+    table.add_column("method", no_wrap=True, overflow="ellipsis", min_width=14, max_width=22)
+    for name, width in (
+        ("users", 5),
+        ("accuracy", 11),
+        ("F1", 4),
+        ("10th", 4),
+        ("\u0394 [95 % interval]", 20),
+        ("worse", 5),
+    ):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    table.add_column("largest loss", no_wrap=True, overflow="ellipsis", max_width=20)
+    for protocol in text.ordered((m.protocol for m in methods), text.PROTOCOLS):
+        table.add_row(Text(protocol, "italic"))
+        here = {m.method: m for m in methods if m.protocol == protocol}
+        for name in text.ordered(here, text.TITLES):
+            table.add_row(*_cells(here[name]))
+        table.add_section()
+    return table
+
+
+def _cells(m: MethodSummary) -> list[Text]:
+    cells = [f"  {m.method}", text.users_of(m)]
+    if m.accuracy is None or m.macro_f1 is None:
+        return [Text(c) for c in cells + [text.NONE] * 6]
+    cells += [
+        text.mean_sd(m.accuracy.mean, m.accuracy.sd),
+        text.percent(m.macro_f1.mean),
+        text.percent(m.accuracy.p10),
+    ]
+    d = text.shown_delta(m, m.delta_accuracy)
+    if d is None:
+        return [Text(c) for c in cells + [text.NONE] * 3]
+    loss = f"{text.points(d.worst)} {d.worst_user}" if d.worst < 0 else "none"
+    cells += [f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(), f"{text.percent(d.share_worse, 0)} %"]
+    return [*(Text(c) for c in cells), Text(loss, "red" if d.worst < -POINT else "")]

@@ -1,0 +1,90 @@
+"""Names, order and number formats shared by the page, the terminal and the Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from emgup_model.evaluation.statistics import Delta, MethodSummary
+
+TITLES = {
+    "source_only": "Source Only",
+    "adabn": "AdaBN",
+    "emgup_nograd": "EMG-UP, no gradient step",
+    "emgup_bnfrozen": "EMG-UP, BatchNorm frozen",
+    "emgup_paper": "EMG-UP as published",
+}
+"""Method names as papers print them, in the order of the tables; other methods follow under their own name."""
+
+PROTOCOLS = {
+    "transductive": "adapted and tested on the same windows of the first session, no labels used",
+    "inductive": "adapted on the first half of the first session's repetitions, tested on the other half",
+    "later_sessions": "adapted on the first session, tested on all later sessions",
+}
+
+MINUS = "\u2212"
+NONE = "\u2013"
+
+
+def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:
+    """``names`` without repetition: those in ``first`` in its order, then the others by name."""
+    rank = {name: i for i, name in enumerate(first)}
+    return sorted(set(names), key=lambda n: (rank.get(n, len(rank)), n))
+
+
+def title(method: str) -> str:
+    """Printed name of a method."""
+    return TITLES.get(method, method)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] in percent, without the sign "%"."""
+    return NONE if share is None else f"{100 * share:.{digits}f}"
+
+
+def points(difference: float | None, digits: int = 1) -> str:
+    """A difference of shares in signed percentage points; what rounds to zero has no sign."""
+    if difference is None:
+        return NONE
+    text = f"{100 * difference:+.{digits}f}"
+    return text[1:] if not text.strip("+-0.") else text.replace("-", MINUS)
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """An interval in percent: ``[81.2, 88.0]``."""
+    return "" if bounds is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
+
+
+def points_interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
+    """An interval of differences: ``[+2.1, +8.1]``."""
+    return "" if bounds is None else f"[{points(bounds[0], digits)}, {points(bounds[1], digits)}]"
+
+
+def mean_sd(mean: float, sd: float | None) -> str:
+    """``84.6 ± 12.0``, or the mean alone for a single user."""
+    return percent(mean) + ("" if sd is None else f" ± {percent(sd)}")
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with two digits, or ``<0.001``."""
+    if p is None:
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def shown_delta(summary: MethodSummary, delta: Delta | None) -> Delta | None:
+    """``delta``, except for the yardstick itself, whose difference is zero and no result."""
+    if delta is None or (summary.method == "source_only" and delta.mean == delta.worst == 0):
+        return None
+    return delta
+
+
+def users_of(summary: MethodSummary) -> str:
+    """``37``, or ``35/37`` when two users have no score."""
+    if summary.users == summary.users_expected:
+        return str(summary.users)
+    return f"{summary.users}/{summary.users_expected}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 user``, ``2 users``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
