@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from emgup_model.config import canonical_json
 from emgup_model.release import ReleaseFiles
 from emgup_model.wire import DELIVER, OFFER, Deliver, Offer, Personalize, Reply, Status
-from emgup_server.exchange import Ask, Limits, exchange, wait_for_nodes
+from emgup_server.exchange import Ask, Failure, Limits, exchange, wait_for_nodes
 from emgup_server.ledger import Cell, Ledger
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ def dispatch(
     ready = []
     for cell in cells:
         if why := refused.get((cell.release_id, node_of[cell.user])):
-            tally[ledger.record_failure(cell, f"no release: {why}").row.status] += 1
+            lost = isinstance(why, Failure) and why.transient
+            tally[ledger.record_failure(cell, f"no release: {_text(why)}", lost=lost).row.status] += 1
         else:
             ready.append(cell)
     complete = 0
@@ -66,7 +67,7 @@ def dispatch(
         if isinstance(outcome, Reply):
             entry = ledger.record(cell, outcome)
         else:
-            entry = ledger.record_failure(cell, str(outcome))
+            entry = ledger.record_failure(cell, str(outcome), lost=outcome.transient)
         complete += entry.complete
         if not entry.complete:
             tally[entry.row.status] += 1
@@ -90,23 +91,27 @@ def in_turn(cells: Sequence[Cell], ledger: Ledger, node_of: Mapping[str, int]) -
     return [c for turn in zip_longest(*queues.values()) for c in turn if c is not None]
 
 
-def supply(grid: Grid, pairs: Sequence[Pair], releases: Mapping[str, Path], limits: Limits) -> dict[Pair, str]:
+def supply(
+    grid: Grid, pairs: Sequence[Pair], releases: Mapping[str, Path], limits: Limits
+) -> dict[Pair, Reply | Failure]:
     """Offer each release to each node that will need it, and send it where it is lacking; returns pairs that failed."""
-    refused: dict[Pair, str] = {}
+    refused: dict[Pair, Reply | Failure] = {}
     lacking: list[Pair] = []
     offers = (Ask(node, f"{MessageType.QUERY}.{OFFER}", Offer(release_id=r), (r, node)) for r, node in pairs)
     for ask, outcome in exchange(grid, offers, limits):
-        status = outcome.status if isinstance(outcome, Reply) else None
-        if status is Status.NEEDS_RELEASE:
+        if outcome == Reply(status=Status.NEEDS_RELEASE):
             lacking.append(ask.about)
-        elif status is not Status.HAVE_RELEASE:
-            refused[ask.about] = status.name.lower() if status is not None else str(outcome)
+        elif outcome != Reply(status=Status.HAVE_RELEASE):
+            refused[ask.about] = outcome
     log.info("%d of %d releases have to be sent", len(lacking), len(pairs))
     for ask, outcome in exchange(grid, _deliveries(lacking, releases), limits):
-        status = outcome.status if isinstance(outcome, Reply) else None
-        if status is not Status.HAVE_RELEASE:
-            refused[ask.about] = status.name.lower() if status is not None else str(outcome)
+        if outcome != Reply(status=Status.HAVE_RELEASE):
+            refused[ask.about] = outcome
     return refused
+
+
+def _text(outcome: Reply | Failure) -> str:
+    return outcome.status.name.lower() if isinstance(outcome, Reply) else str(outcome)
 
 
 def _deliveries(pairs: Sequence[Pair], releases: Mapping[str, Path]) -> Iterator[Ask[Pair]]:

@@ -72,6 +72,11 @@ class Failure:
     problem: Problem
     detail: str = ""
 
+    @property
+    def transient(self) -> bool:
+        """Whether another attempt may well succeed."""
+        return self.problem in (Problem.TIMEOUT, Problem.LOST)
+
     def __str__(self) -> str:
         return f"{self.problem} ({self.detail})" if self.detail else str(self.problem)
 
@@ -94,7 +99,7 @@ def exchange(grid: Grid, asks: Iterable[Ask[T]], limits: Limits) -> Iterator[tup
     A message whose worker died is sent again, after all others. Replies to unknown or answered messages are ignored.
 
     Raises:
-        WorkersLostError: no worker is left; the asks without an outcome were not yielded.
+        WorkersLostError: no worker is left; the asks that none was sent for were not yielded.
     """
     queue = _Queue(asks, limits)
     sent: dict[str, tuple[float, Ask[T]]] = {}
@@ -124,6 +129,8 @@ def exchange(grid: Grid, asks: Iterable[Ask[T]], limits: Limits) -> Iterator[tup
             losses += 1
             yield sent.pop(name)[1], Failure(Problem.TIMEOUT)
         if queue.open and not sent and losses >= limits.losses:
+            for ask in queue.lost:
+                yield ask, Failure(Problem.LOST)
             raise WorkersLostError(f"every worker is dead: {losses} messages in a row were lost")
         if not replies:
             time.sleep(limits.poll_s)
@@ -142,6 +149,11 @@ class _Queue(Generic[T]):
     def open(self) -> bool:
         """Whether anything is left to send, now or later."""
         return self._head is not None or bool(self._lost)
+
+    @property
+    def lost(self) -> list[Ask[T]]:
+        """What was sent and lost."""
+        return [ask for _, ask in self._lost]
 
     def next(self) -> Ask[T] | None:
         """What to send now, if anything."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emgup_model.config import Frozen, canonical_json
 from emgup_model.evaluation.protocols import Protocol
@@ -41,12 +41,21 @@ class Cell:
 
 
 class Entry(Frozen):
-    """One file of the ledger: the cell's row, and whether there is nothing left to do."""
+    """One file of the ledger: the cell's row, and what it means for the next run.
+
+    ``complete``: nothing is left to do. ``failed``: the client answered, or cannot; the next run tries again. ``lost``:
+    no answer came, through no fault of the cell that is known; worth another attempt at once.
+    """
 
     key: str
     release_id: str
-    complete: bool
+    state: Literal["complete", "failed", "lost"]
     row: ResultRow
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state == "complete"
 
 
 class Ledger:
@@ -58,7 +67,7 @@ class Ledger:
     def record(self, cell: Cell, reply: Reply) -> Entry:
         """Save what a client answered. A complete entry stays as it is: duplicates change nothing."""
         if reply.result is None:
-            return self._save(cell, reply.status.name.lower(), {}, reply.status in COMPLETE)
+            return self._save(cell, reply.status.name.lower(), {}, "complete" if reply.status in COMPLETE else "failed")
         r = reply.result
         values = {
             "accuracy": from_parts(r.accuracy),
@@ -68,11 +77,11 @@ class Ledger:
             "n_windows": r.n_windows,
             "adapt_seconds": r.adapt_ms / 1000,
         }
-        return self._save(cell, OK, values, True)
+        return self._save(cell, OK, values, "complete")
 
-    def record_failure(self, cell: Cell, status: str) -> Entry:
-        """Save that there is no valid answer, and why; the cell is tried again in the next run."""
-        return self._save(cell, status, {}, False)
+    def record_failure(self, cell: Cell, status: str, *, lost: bool = False) -> Entry:
+        """Save that there is no valid answer, and why."""
+        return self._save(cell, status, {}, "lost" if lost else "failed")
 
     def read(self, key: str) -> Entry | None:
         """The entry of a cell; None when there is none, or an unreadable one (which will be made again)."""
@@ -90,11 +99,13 @@ class Ledger:
         entries = ((c, self.read(c.key)) for c in cells)
         return [e.row if e else _row(c, MISSING, {}) for c, e in entries]
 
-    def _save(self, cell: Cell, status: str, values: Mapping[str, Any], complete: bool) -> Entry:
+    def _save(
+        self, cell: Cell, status: str, values: Mapping[str, Any], state: Literal["complete", "failed", "lost"]
+    ) -> Entry:
         known = self.read(cell.key)
         if known is not None and known.complete:
             return known
-        entry = Entry(key=cell.key, release_id=cell.release_id, complete=complete, row=_row(cell, status, values))
+        entry = Entry(key=cell.key, release_id=cell.release_id, state=state, row=_row(cell, status, values))
         write_atomic(self.folder / f"{cell.key}.json", canonical_json(entry) + b"\n")
         return entry
 

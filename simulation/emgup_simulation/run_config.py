@@ -10,6 +10,8 @@ from emgup_model.errors import ConfigError
 from emgup_simulation.experiment import Experiment, RunFolder, default_run_folder, load_experiment
 
 KEYS = ("experiment", "overrides", "out")
+COMMAND = "EMGUP_COMMAND"
+"""Environment variable with the command that the user typed, for the report's head."""
 
 
 def read_run_config(run_config: Mapping[str, Any]) -> tuple[Experiment, RunFolder]:

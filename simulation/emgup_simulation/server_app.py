@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from rich.console import Console
 
 from emgup_model.errors import RunError
 from emgup_server.dispatch import Tally, dispatch
@@ -22,8 +18,10 @@ from emgup_server.transcript import TranscriptGrid
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import Experiment, RunFolder
 from emgup_simulation.finish import finish
+from emgup_simulation.lock import exclusive
 from emgup_simulation.prepare import prepare
-from emgup_simulation.run_config import read_run_config
+from emgup_simulation.report import write_run_info
+from emgup_simulation.run_config import COMMAND, read_run_config
 
 LOCK_WAIT_S = 30.0
 
@@ -33,7 +31,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Entry point named by simulation/pyproject.toml."""
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="emgup: %(message)s", force=True)
+    _log_to_stdout()
     experiment, run = read_run_config(context.run_config)
     serve(grid, experiment, run)
 
@@ -54,6 +52,7 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
     with exclusive(run.path / ".server.lock", LOCK_WAIT_S):
         log.info("run folder %s", run.path)
         prepared = prepare(experiment, run)
+        write_run_info(run.path, os.environ.get(COMMAND, "flwr run simulation"), experiment.federation.device)
         cells = expected_cells(experiment, prepared)
         ledger = Ledger(run.cells)
         missing = ledger.missing(cells)
@@ -64,7 +63,7 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
             if missing:
                 tally = dispatch(TranscriptGrid(grid, run.transcript), missing, folders, ledger, limits)
         finally:
-            finish(experiment, run, ledger.rows(cells))
+            finish(run, ledger.rows(cells), Console(width=100))
         log.info(
             "%d cells done, %d failed %s; results in %s",
             tally.complete,
@@ -77,22 +76,11 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
     return tally
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold a lock that the kernel frees when its process ends. Raises RunError when another holds it for too long."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    end = time.monotonic() + wait_s
-    try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise RunError(
-                        f"another run is using {path.parent}; wait for it, or choose another --out"
-                    ) from None
-                time.sleep(0.2)
-        yield
-    finally:
-        os.close(fd)
+def _log_to_stdout() -> None:
+    """Our own messages and nobody else's into the run's log, which Flower makes of what the ServerApp prints."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("emgup: %(message)s"))
+    for name in ("emgup_server", "emgup_simulation"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,176 @@
+"""`emgup simulate`: prepare, run the federation until nothing is missing, show what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from emgup_server.ledger import Cell, Entry, Ledger
+from emgup_simulation.cells import expected_cells
+from emgup_simulation.experiment import Experiment, RunFolder
+from emgup_simulation.finish import finish
+from emgup_simulation.launch import Outcome, launch
+from emgup_simulation.lock import exclusive
+from emgup_simulation.prepare import prepare
+from emgup_simulation.progress import progress_bar
+
+
+def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
+    """Compute every missing cell of an experiment through Flower; print the table and the files made.
+
+    Whatever stops it (Ctrl-C, SIGTERM, SIGKILL), no process stays behind, and the next call goes on from there.
+
+    Returns:
+        Exit status: 0 when every cell has its result, 1 when cells failed or the ServerApp did.
+
+    Raises:
+        EmgupError: the experiment cannot be prepared, Flower does not start, or the run folder is in use.
+    """
+    run.path.mkdir(parents=True, exist_ok=True)
+    with _sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
+        prepared = prepare(experiment, run, console)
+        cells = expected_cells(experiment, prepared)
+        ledger = Ledger(run.cells)
+        outcome = _federate(experiment, run, cells, ledger, console)
+        finish(run, ledger.rows(cells), console)
+        return _verdict(cells, ledger, outcome, run, console)
+
+
+def _federate(
+    experiment: Experiment, run: RunFolder, cells: Sequence[Cell], ledger: Ledger, console: Console
+) -> Outcome | None:
+    """Start the runtime as often as it takes, within the experiment's limit; returns how the last one ended."""
+    outcome = None
+    for attempt in range(1, experiment.federation.attempts + 1):
+        watch = Watch(cells, ledger)
+        if not watch.open:
+            break
+        if attempt > 1:
+            console.print(f"attempt {attempt}: {len(watch.open)} cells have no result yet ({_short(outcome)})")
+        outcome = _attempt(experiment, run, watch, console)
+        if not watch.changed or not watch.lost:
+            break
+    return outcome
+
+
+def _attempt(experiment: Experiment, run: RunFolder, watch: Watch, console: Console) -> Outcome:
+    federation = experiment.federation
+    before = _stamp(run.results)  # writing the results is the last thing a ServerApp does
+    with progress_bar(console) as bar:
+        task = bar.add_task("personalizing, cells", total=len(watch.cells), note="starting Flower and Ray")
+        return launch(
+            run_config={"experiment": str(run.experiment), "overrides": "", "out": str(run.path)},
+            federation_config={
+                "num-supernodes": federation.supernodes,
+                "client-resources-num-cpus": federation.cpus_per_client,
+                "client-resources-num-gpus": federation.gpus_per_client,
+            },
+            log=run.path / "runtime.log",
+            command=shlex.join(["emgup", *sys.argv[1:]]),
+            finished=lambda: _stamp(run.results) != before,
+            tick=lambda: _show(watch, bar, task),
+        )
+
+
+def _show(watch: Watch, bar: Progress, task: TaskID) -> None:
+    users = {c.user for c in watch.cells}
+    for entry in watch.look():
+        row, busy = entry.row, {c.user for c in watch.open.values()}
+        scores = (row.source_accuracy, row.accuracy)
+        change = row.status if None in scores else " → ".join(f"{100 * x:.1f}" for x in scores if x is not None) + " %"
+        note = f"{len(users - busy)}/{len(users)} users; {row.user}, {row.method}: {change}"
+        bar.update(task, completed=len(watch.cells) - len(watch.open), note=note)
+
+
+class Watch:
+    """Sees entries of the ledger as they are written, at the price of one folder listing per look."""
+
+    def __init__(self, cells: Sequence[Cell], ledger: Ledger) -> None:
+        self.cells = cells
+        self.changed = False
+        self._ledger = ledger
+        self.open = {c.key: c for c in ledger.missing(cells)}
+        self._seen = self._stamps()
+
+    @property
+    def lost(self) -> list[Cell]:
+        """Open cells that nobody has answered for, or whose answer was lost on the way."""
+        entries = ((c, self._ledger.read(c.key)) for c in self.open.values())
+        return [c for c, e in entries if e is None or e.state == "lost"]
+
+    def look(self) -> list[Entry]:
+        """Entries of open cells written since the last look."""
+        stamps = self._stamps()
+        new = [key for key, stamp in stamps.items() if key in self.open and self._seen.get(key) != stamp]
+        self._seen = stamps
+        entries = [e for key in new if (e := self._ledger.read(key)) is not None]
+        self.changed |= bool(entries)
+        for entry in entries:
+            if entry.complete:
+                del self.open[entry.key]
+        return entries
+
+    def _stamps(self) -> dict[str, int]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._ledger.folder) as files:
+            return {f.name.removesuffix(".json"): f.stat().st_mtime_ns for f in files if f.name.endswith(".json")}
+        return {}
+
+
+def _verdict(cells: Sequence[Cell], ledger: Ledger, outcome: Outcome | None, run: RunFolder, console: Console) -> int:
+    missing = ledger.missing(cells)
+    failed = outcome is not None and outcome.failed
+    if not missing and not failed:
+        return 0
+    if missing:
+        console.print(f"[red]{len(missing)} of {len(cells)} cells have no result:[/red]")
+        problems = Counter((row.user, row.status) for row in ledger.rows(missing))
+        for (user, status), count in sorted(problems.items())[:20]:
+            console.print(f"  user {user}: {status} ({count} cells)", markup=False, highlight=False)
+        if len(problems) > 20:
+            console.print(f"  and {len(problems) - 20} more")
+    if outcome is not None and not outcome.completed:
+        console.print(f"Flower: {_short(outcome)}", style="red", markup=False, highlight=False)
+    console.print(f"the runtime's log is {run.path / 'runtime.log'}, the clients' {run.client_home / 'client.log'}")
+    return 1
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _short(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "not started"
+    details = " ".join(outcome.details.split())[:300]
+    return f"{outcome.status}: {details}" if details and details != "N/A" else outcome.status
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM ends the program through its context managers, which is what stops the runtime."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
