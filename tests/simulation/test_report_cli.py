@@ -1,0 +1,109 @@
+"""`emgup report RUN`."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from emgup_model.errors import RunError
+from emgup_model.evaluation.results import ResultRow, write_results
+from emgup_simulation.report import read_run_info, write_run_info
+from emgup_simulation.report_cli import report
+
+
+def rows(dataset="d"):
+    data = {"dataset": dataset, "backbone": "cnn", "protocol": "inductive", "fold": 0, "seed": 0, "n_windows": 4}
+    scores = {"accuracy": 0.75, "macro_f1": 0.7, "source_accuracy": 0.5, "source_macro_f1": 0.5}
+    return [ResultRow(**data, **scores, user=u, method="adabn", adapt_seconds=0.1, status="ok") for u in ("anna", "bo")]
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=100)
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_results(folder / "results.csv", rows())
+    return folder
+
+
+def complete(run):
+    write_run_info(run, "emgup simulate demo", "cpu")
+    (run / "experiment.yaml").write_text("name: demo\nmethods: {emgup_paper: {ssa: {learning_rate: 1.0e-7}}}\n")
+    fold = {"index": 0, "train": ["x"], "validation": ["y"], "test": ["anna", "bo", "eve"]}
+    (run / "folds.json").write_text(json.dumps({"folds": [fold]}))
+    (run / "releases" / "fold_00_1").mkdir(parents=True)
+    (run / "releases" / "fold_00_1" / "manifest.json").write_text(json.dumps({"gestures": ["fist", "rest"]}))
+    for user in ("anna", "bo"):
+        cell = run / "client" / "vault" / user / "key"
+        cell.mkdir(parents=True)
+        data = {"dataset": "d", "method": "adabn", "protocol": "inductive", "user": user, "seed": 0}
+        data |= {"confusion_before": [[1, 1], [1, 1]], "confusion_after": [[2, 0], [1, 1]]}
+        (cell / "evaluation.json").write_text(json.dumps(data))
+
+
+def test_makes_everything_from_results_csv_alone(run, tmp_path):
+    console = quiet()
+    report(run, tmp_path / "docs" / "table.md", console)
+    shown = console.file.getvalue()
+    for path in (run / "summary.json", run / "report.html", run / "results.csv", tmp_path / "docs" / "table.md"):
+        assert path.is_file()
+        assert str(path) in shown
+    assert "adabn" in shown
+    assert json.loads((run / "summary.json").read_text())["methods"][0]["users"] == 2
+    assert "Which gestures" not in (run / "report.html").read_text()
+
+
+def test_uses_what_the_run_left(run):
+    complete(run)
+    report(run, None, quiet())
+    html = (run / "report.html").read_text()
+    for shown in ("demo", "emgup simulate demo", "fist", "2 users", "learning_rate: 1.0e-7", "never crossed the wire"):
+        assert shown in html
+    (absent,) = json.loads((run / "summary.json").read_text())["absent"]
+    assert absent["users"] == ["eve"]  # a test user of folds.json without any row
+    assert "1 user of the run: eve" in html
+    assert read_run_info(run).learning_rate == 1e-7
+
+
+def test_twice_is_the_same(run):
+    complete(run)
+    report(run, None, quiet())
+    first = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    report(run, None, quiet())
+    assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == first
+
+
+def test_two_datasets(run):
+    write_results(run / "results.csv", [*rows(), *rows("e")])
+    report(run, None, quiet())
+    assert "drawn for runs of one dataset" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda run: (run / "results.csv").unlink(), r"no results\.csv"),
+        (lambda run: write_results(run / "results.csv", []), "no rows yet"),
+        (lambda run: (run / "results.csv").write_text("a,b\n"), "column 'dataset' is missing"),
+        (lambda run: (run / "experiment.yaml").write_text("a: ["), "not valid YAML"),
+        (lambda run: (run / "run.json").write_text("{"), "not valid JSON"),
+        (lambda run: (run / "folds.json").write_text('{"folds": [1]}'), "does not hold folds"),
+        (lambda run: (run / "folds.json").write_text("[]"), "must hold a JSON object"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(run, break_it, message):
+    break_it(run)
+    with pytest.raises(RunError, match=message) as e:
+        report(run, None, quiet())
+    assert "\n" not in str(e.value)
+    assert not (run / "report.html").exists()
+    assert not (run / "summary.json").exists()
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        report(tmp_path / "nowhere", None, quiet())
