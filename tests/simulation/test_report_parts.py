@@ -160,6 +160,11 @@ def test_broken_evaluations_are_counted(tmp_path, broken):
     assert got.notes == ("1 evaluation files in the vault are not usable",)
 
 
+def test_a_user_without_labels_is_no_broken_file(tmp_path):
+    evaluation(tmp_path, "a", None, None)
+    assert collect_confusions(tmp_path, [row("a", status="not_evaluated")]).notes == ()
+
+
 def test_no_vault(tmp_path):
     got = collect_confusions(tmp_path / "client", [row("a")])
     assert (got.pooled, got.notes) == ({}, ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ AGREES = 2e-6
 """Accuracies travel in steps of 1e-6; a matrix this close to a row's accuracy is the one the row came from."""
 
 
+Counts = Annotated[list[list[int]], Field(min_length=1)]
+
+
 class _Evaluation(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -31,8 +35,8 @@ class _Evaluation(BaseModel):
     protocol: str
     user: str
     seed: int
-    confusion_before: list[list[int]] = Field(min_length=1)
-    confusion_after: list[list[int]] = Field(min_length=1)
+    confusion_before: Counts | None = None  # a user without labels has a personalized model and no scores
+    confusion_after: Counts | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
     for evaluation in _evaluations(client_home / "vault"):
         if evaluation is None:
             broken += 1
+            continue
+        if evaluation.confusion_before is None or evaluation.confusion_after is None:
             continue
         key = (evaluation.dataset, evaluation.method, evaluation.protocol, evaluation.user, evaluation.seed)
         before, after = (_square(m) for m in (evaluation.confusion_before, evaluation.confusion_after))
