@@ -148,7 +148,7 @@ def launch(
         arguments += ["--run-config", str(config), "--federation-config", federation]
         # One process that starts the run, streams its log, and ends when the run ends: nothing has to be polled.
         stream = subprocess.Popen(
-            command, env=flower.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            arguments, env=flower.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         try:
             return _follow(flower, stream, finished, tick)
