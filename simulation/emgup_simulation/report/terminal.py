@@ -30,26 +30,22 @@ def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | 
     for dataset, backbone in sorted({(m.dataset, m.backbone) for m in summary.methods}):
         here = [m for m in summary.methods if (m.dataset, m.backbone) == (dataset, backbone)]
         console.print(Text(f"{dataset}, {backbone}: accuracy in %, \u0394 in points against Source Only", "bold"))
-        console.print(_table(here), width=width)
+        console.print(_table(here, width), width=width)
     problems = Counter(p.status for m in summary.methods for p in m.problems)
     if problems:
         why = ", ".join(f"{status}: {n}" for status, n in sorted(problems.items()))
         console.print(Text(f"{text.plural(problems.total(), 'cell')} without a score ({why})", "red"))
 
 
-def _table(methods: Sequence[MethodSummary]) -> Table:
+def _table(methods: Sequence[MethodSummary], width: int) -> Table:
+    users = max(5, *(len(text.users_of(m)) for m in methods))
+    numbers = {"users": users, "accuracy": 11, "F1": 4, "10th": 4, "\u0394 [95 % interval]": 20, "worse": 5}
+    names = max(22, width - sum(numbers.values()) - 2 * (len(numbers) + 2))  # two columns of separators each
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
-    table.add_column("method", no_wrap=True, overflow="ellipsis", min_width=14, max_width=22)
-    for name, width in (
-        ("users", 5),
-        ("accuracy", 11),
-        ("F1", 4),
-        ("10th", 4),
-        ("\u0394 [95 % interval]", 20),
-        ("worse", 5),
-    ):
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    table.add_column("largest loss", no_wrap=True, overflow="ellipsis", max_width=20)
+    table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=names - names // 2)
+    for name, columns in numbers.items():
+        table.add_column(name, justify="right", no_wrap=True, min_width=columns)
+    table.add_column("largest loss", no_wrap=True, overflow="ellipsis", max_width=names // 2)
     for protocol in text.ordered((m.protocol for m in methods), text.PROTOCOLS):
         table.add_row(Text(protocol, "italic"))
         here = {m.method: m for m in methods if m.protocol == protocol}
