@@ -12,7 +12,7 @@ from emgup_model.config import digest
 from emgup_model.data.descriptor import Descriptor
 from emgup_model.data.discovery import Discovery, Dropped, SourceFile, discover
 from emgup_model.data.readers import read_samples
-from emgup_model.data.recording import Recording, UserInfo
+from emgup_model.data.recording import Recording, UserInfo, check_finite
 from emgup_model.data.store import SUFFIX, Store, read_info, write_user
 from emgup_model.errors import DataError
 from emgup_model.files import write_atomic
@@ -122,6 +122,7 @@ def _recordings(descriptor: Descriptor, files: tuple[SourceFile, ...], meter: _M
     began: dict[int, float] = {}
     for file in files:
         emg = read_samples(file.path, descriptor)
+        check_finite(emg, file.relative)
         if file.mirror:
             emg = emg[:, ::-1]
         start = clock[file.session]

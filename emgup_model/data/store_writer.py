@@ -142,6 +142,7 @@ def _write_label(
         return label
     compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     compact.set_layout(h5py.h5d.COMPACT)  # inside the object header, which has a checksum
+    compact.set_obj_track_times(False)  # the time of writing is not content
     kind, space = h5py.h5t.py_create(label.dtype), h5py.h5s.create(h5py.h5s.SCALAR)
     h5py.h5d.create(group.id, recording.name.encode(), kind, space, compact).write(space, space, label)
     return int(label)
