@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from emgup_model.evaluation.inference import bootstrap_interval, holm, wilcoxon_p
 from emgup_model.evaluation.results import ResultRow
-from emgup_model.evaluation.statistics import bootstrap_interval, holm, summarise, wilcoxon_p, write_summary
+from emgup_model.evaluation.statistics import summarise, write_summary
 
 
 def row(user, accuracy, source=0.5, method="adabn", seed=0, protocol="inductive", status="ok", **more):
