@@ -143,11 +143,11 @@ def _simulate(
 ) -> Signal:
     """(samples, channels) microvolts at ``rate`` for (time, muscles) drive, in blocks, each with its own fatigue."""
     margin = round(MARGIN_S * rate)
-    step = round(BLOCK_S * DRIVE_RATE_HZ)
+    blocks = np.array_split(drive, max(1, round(len(drive) / (BLOCK_S * DRIVE_RATE_HZ))))
+    starts = np.cumsum([0, *(len(b) for b in blocks[:-1])])
     total = round(len(drive) / DRIVE_RATE_HZ * rate)
     out = np.zeros((total + 2 * margin, config.channels), dtype=np.float32)
-    for first in range(0, len(drive), step):
-        part = drive[first : first + step]
+    for first, part in zip(starts.tolist(), blocks, strict=True):
         tired = user.fatigability * -np.expm1(-(start_s + first / DRIVE_RATE_HZ) / config.fatigue.time_constant_s)
         velocity = user.velocity * max(0.5, 1 - config.fatigue.velocity_drop * tired)
         trains = motor_units.spike_trains(user.pool, session.size, part, rate, 2 * margin, rng)

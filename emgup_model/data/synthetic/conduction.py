@@ -123,8 +123,9 @@ def surface_signal(trains: Signal, rate_hz: float, table: Signal, spacing_mm: fl
     Returns:
         (samples, channels) microvolts.
     """
-    spectrum = fft.rfft(trains, axis=0)
-    kz = 2 * np.pi * np.arange(len(spectrum)) * rate_hz / len(trains) / (1000 * velocity)
+    n = fft.next_fast_len(len(trains), real=True)
+    spectrum = fft.rfft(trains, n=n, axis=0)
+    kz = 2 * np.pi * np.arange(len(spectrum)) * rate_hz / n / (1000 * velocity)
     gain = 1000 * rate_hz / (1000 * velocity) * fibre_spectrum(kz, spacing_mm)
     inside = min(int(np.searchsorted(kz, KZ_GRID[-1])), len(kz))
     spectrum[:inside] *= gain[:inside, None].astype(np.complex64)
@@ -137,7 +138,7 @@ def surface_signal(trains: Signal, rate_hz: float, table: Signal, spacing_mm: fl
         block = spectrum[a:b]
         low, high = _mix(block, table[g]), _mix(block, table[g + 1])
         out[a:b] = low + w * (high - low)
-    return np.asarray(fft.irfft(out, n=len(trains), axis=0), dtype=np.float32)
+    return np.asarray(fft.irfft(out, n=n, axis=0)[: len(trains)], dtype=np.float32)
 
 
 def _mix(block: Spectrum, mixing: Signal) -> Spectrum:

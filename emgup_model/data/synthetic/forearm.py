@@ -60,6 +60,7 @@ SITE_ANGLE = np.array([-1, 0, 1, -1, 0, 1]) / 3.0
 SITE_DEPTH_MM = np.array([-2.0, -2.0, -2.0, 2.0, 2.0, 2.0])
 SITES = len(SITE_ANGLE)
 MIN_DEPTH_MM = 2.0
+MIN_RADIUS_MM = 20.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class Forearm:
 def draw_forearm(anatomy: Anatomy, rng: np.random.Generator) -> Forearm:
     """One user's forearm."""
     n = len(MUSCLES)
-    radius = anatomy.radius_mm + anatomy.radius_sd_mm * float(np.clip(rng.standard_normal(), -2.5, 2.5))
+    radius = max(
+        anatomy.radius_mm + anatomy.radius_sd_mm * float(np.clip(rng.standard_normal(), -2.5, 2.5)), MIN_RADIUS_MM
+    )
     fat = anatomy.fat_median_mm * float(np.exp(anatomy.fat_log_sd * np.clip(rng.standard_normal(), -2.5, 2.5)))
     angle = np.array([m.angle_deg for m in MUSCLES]) + anatomy.angle_sd_deg * rng.standard_normal(n)
     depth = np.array([m.depth_mm for m in MUSCLES]) + anatomy.depth_sd_mm * rng.standard_normal(n)
@@ -92,7 +95,7 @@ def draw_forearm(anatomy: Anatomy, rng: np.random.Generator) -> Forearm:
     width = np.array([m.width_deg for m in MUSCLES])
     angles = angle[:, None] + width[:, None] * SITE_ANGLE
     depths = np.maximum(depth[:, None] + SITE_DEPTH_MM, MIN_DEPTH_MM)
-    # A ring cannot be thinner than its fat: bounded so that at least 15 mm of radius remain for muscle and bone.
+    # Whatever the config asks for, muscle and bone keep a radius of 15 mm.
     return Forearm(radius, min(fat, radius - 15), np.deg2rad(angles).ravel(), depths.ravel(), size)
 
 

@@ -60,10 +60,10 @@ def plan_session(
         due = np.flatnonzero(counts > repetition)
         if config.rest_share is None:
             new = [_held(config, session, repetition, int(g), rng) for g in due]
+        elif due.any():
+            new = [_stream(config, config.rest_share, session, repetition, due[due > 0], rng)]
         else:
-            new = (
-                [_stream(config, config.rest_share, session, repetition, due[due > 0], rng)] if (due > 0).any() else []
-            )
+            new = []
         for plan in new:
             plans.append(replace(plan, start_s=round(start, 6)))
             start += plan.samples / config.sampling_rate_hz + config.pause_s

@@ -63,7 +63,7 @@ def record(emg: Signal, device: Device, rate_hz: float, contact: Contact, rng: n
     noise = contact.noise_uv * np.sqrt(rate_hz * q / ANALOG_RATE_HZ) * rng.standard_normal((n, channels))
     x = contact.gain * emg + mains + noise
     spectrum: Spectrum = fft.rfft(x.astype(np.float32), axis=0)
-    hz: Array = np.fft.rfftfreq(n, 1 / (rate_hz * q))
+    hz = np.fft.rfftfreq(n, 1 / (rate_hz * q)).astype(np.float64)
     spectrum = (spectrum + _drift_spectrum(device, hz, n, channels, rng)) * _response(device, hz, rate_hz)[:, None]
     return quantise(fft.irfft(spectrum, n=n, axis=0)[::q], device)
 
