@@ -69,7 +69,7 @@ def _overview(report: StoreReport) -> Table:
     sessions = [u.sessions for u in report.users]
     minutes = [u.seconds / 60 for u in report.users]
     groups = len({u.info.fold_group for u in report.users})
-    grouped = "" if groups == len(report.users) else f", in {groups} groups that folds never split"
+    grouped = "" if groups == len(report.users) else f", in {groups} group{'s' * (groups > 1)} that folds never split"
     return _facts(
         [
             ("store", escape(str(report.folder))),

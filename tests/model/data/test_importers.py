@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,10 +17,8 @@ from emgup_model.data.descriptor import load_descriptor
 from emgup_model.data.importers import ImportSummary, import_dataset
 from emgup_model.data.labels import read_labels
 from emgup_model.data.recording import UserInfo
-from emgup_model.data.store import Recording, Store, UserFile
+from emgup_model.data.store import Recording, Store, UserFile, write_user
 from emgup_model.errors import ConfigError, DataError
-
-Signal = Callable[..., np.ndarray]
 
 
 def signal(*key: int, samples: int = 12, channels: int = 8) -> np.ndarray:
@@ -48,7 +47,7 @@ def make_myo(
         (root / f"{folder}Dataset/{person}/experiment.csv").write_text("Sex,F\n")
 
 
-def imported(name: str, raw: Path, out: Path, *overrides: str, **options: bool) -> ImportSummary:
+def imported(name: str, raw: Path, out: Path, *overrides: str, **options: Any) -> ImportSummary:
     return import_dataset(load_descriptor(name, overrides), raw, out, **({"partial": True} | options))
 
 
@@ -373,13 +372,13 @@ class TestResuming:
     def test_an_import_that_died_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raw, out = tmp_path / "raw", tmp_path / "out"
         make_myo(raw)
-        real, made = importers.write_user, []
+        made: list[str] = []
 
         def dying(path: Path, info: UserInfo, recordings: Iterable[Recording]) -> None:
             if made:
                 raise KeyboardInterrupt
             made.append(info.user)
-            real(path, info, recordings)
+            write_user(path, info, recordings)
 
         monkeypatch.setattr(importers, "write_user", dying)
         with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -150,13 +151,14 @@ def test_the_official_emg2pose_sample_is_read(real_data: Path) -> None:
 def test_emg2pose_files_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "f.hdf5"
     series = np.zeros(5, dtype=[("time", "f8"), ("emg", "f4", (16,))])
-    for make, message in (
+    makers: tuple[tuple[Callable[[h5py.File], object], str], ...] = (
         (lambda f: f.create_group("other"), "no group 'emg2pose'"),
         (lambda f: f.create_group("emg2pose"), "no dataset 'emg2pose/timeseries'"),
         (lambda f: f.create_dataset("emg2pose/timeseries", data=np.ones(5)), "not a list of records"),
         (lambda f: f.__setitem__("emg2pose", h5py.ExternalLink("x.h5", "/")), "soft or external link"),
         (lambda f: f.create_dataset("emg2pose/timeseries", (2**31,), series.dtype), "declares more than"),
-    ):
+    )
+    for make, message in makers:
         with h5py.File(path, "w") as file:
             make(file)
         with pytest.raises(DataError, match=message):

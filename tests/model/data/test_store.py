@@ -108,9 +108,9 @@ def test_the_content_hash_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_the_same_recordings_make_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_user(tmp_path / name, toy_info("u"), toy_recordings(1))
-        time.sleep(1.1)  # HDF5 time stamps count seconds; there must be none
+    write_user(tmp_path / "a", toy_info("u"), toy_recordings(1))
+    time.sleep(1.1)  # HDF5 time stamps count seconds; there must be none
+    write_user(tmp_path / "b", toy_info("u"), toy_recordings(1))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -193,7 +193,7 @@ def test_the_writer_refuses_what_the_reader_would(
         ({"attributes": {"age": float("inf")}}, "attribute 'age'"),
     ],
 )
-def test_the_writer_refuses_a_bad_user(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_the_writer_refuses_a_bad_user(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         write_user(tmp_path / "u.h5", toy_info(**({"user": "u"} | change)), toy_recordings(1))
     assert list(tmp_path.iterdir()) == []
@@ -257,7 +257,7 @@ class TestStore:
             ({"user": "c"}, "the file says it is user 'c'"),
         ],
     )
-    def test_mixed(self, tmp_path: Path, change: dict[str, object], message: str) -> None:
+    def test_mixed(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
         write_user(tmp_path / "a.h5", toy_info("a"), toy_recordings(1))
         write_user(tmp_path / "b.h5", toy_info(**({"user": "b"} | change)), toy_recordings(2))
         with pytest.raises(DataError, match=message):

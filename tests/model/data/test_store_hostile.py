@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +30,7 @@ def good(tmp_path: Path) -> Path:
     return path
 
 
-def replaced(file: h5py.File, path: str = EMG, **options: object) -> None:
+def replaced(file: h5py.File, path: str = EMG, **options: Any) -> None:
     """Put another dataset in the place of one, with the writer's options unless given."""
     kept = {"chunks": (100, 4), "shuffle": True, "compression": "gzip", "fletcher32": True}
     merged = kept | {"shape": (300, 4), "dtype": "f4"} | options
@@ -121,7 +122,7 @@ def attribute(name: str, value: object, where: str = "/") -> Callable[[h5py.File
     return change
 
 
-def dataset(**options: object) -> Callable[[h5py.File], None]:
+def dataset(**options: Any) -> Callable[[h5py.File], None]:
     return lambda file: replaced(file, **options)
 
 
@@ -134,7 +135,7 @@ def nan(file: h5py.File) -> None:
     file[EMG][7, 2] = np.nan
 
 
-def with_label(value: object, **options: object) -> Callable[[h5py.File], None]:
+def with_label(value: object, **options: Any) -> Callable[[h5py.File], None]:
     def change(file: h5py.File) -> None:
         del file["labels/r0_g0"]
         file.create_dataset("labels/r0_g0", data=value, **options)

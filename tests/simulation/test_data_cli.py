@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emgup_model.data.store import Store, write_user
+from emgup_simulation.cli import main
+from tests.toy import toy_info, toy_recordings
+
+Emgup = Callable[..., tuple[int, str, str]]
+
+DESCRIPTOR = """
+name: mine
+title: Two people
+sampling_rate_hz: 100
+channels: 4
+unit: uV
+ring: false
+gestures: [rest, fist]
+expected_users: 2
+pattern: (?P<user>p[0-9])/(?P<gesture>rest|fist)_(?P<repetition>[0-9]+)\\.csv
+first_repetition: 1
+reader: {kind: csv, header_rows: 1, columns: [1, 2, 3, 4]}
+drop:
+  - pattern: _3\\.csv$
+    reason: interrupted
+"""
+
+
+@pytest.fixture
+def emgup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Emgup:
+    """Run the command; (exit status, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["emgup", *map(str, arguments)])
+        with pytest.raises(SystemExit) as e:
+            main()
+        out, err = capsys.readouterr()
+        code = e.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return run
+
+
+def make_raw(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for person in ("p1", "p2"):
+        for gesture in ("rest", "fist"):
+            for repetition in (1, 2, 3):
+                path = root / person / f"{gesture}_{repetition}.csv"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                rows = [f"{i / 100},{','.join(f'{v:.3f}' for v in rng.normal(size=4))}" for i in range(400)]
+                path.write_text("\n".join(["time,a,b,c,d", *rows]))
+    (root / "readme.txt").write_text("hello")
+    return root
+
+
+def test_import_then_inspect(tmp_path: Path, emgup: Emgup) -> None:
+    raw = make_raw(tmp_path / "raw")
+    (tmp_path / "mine.yaml").write_text(DESCRIPTOR)
+    store = tmp_path / "store"
+    code, out, err = emgup("data", "import", "--dataset", tmp_path / "mine.yaml", "--raw", raw, "--out", store)
+    assert code == 0, err
+    for line in (
+        r"dataset +mine: Two people",
+        r"users +2 \(2 imported in [\d.]+ s, 0 unchanged\)",
+        r"recordings +8",
+        r"dropped +4 recordings: interrupted",
+        r"ignored +1 other files, such as readme\.txt",
+        rf"store +{re.escape(str(store))}",
+    ):
+        assert re.search(line, out), out
+    code, out, _ = emgup("data", "import", "--dataset", tmp_path / "mine.yaml", "--raw", raw, "--out", store)
+    assert (code, "0 imported" in out, "2 unchanged" in out) == (0, True, True)
+    code, out, err = emgup("data", "inspect", store, "--users")
+    assert code == 0, err
+    for line in (
+        r"users +2 *\n",
+        r"rest +0\.3 +50\.0%",
+        r"4 channels, 100 Hz, uV",
+        r"p2 +1 +4 +0\.3",
+        r"ok +no dead channels",
+    ):
+        assert re.search(line, out), out
+    assert max(len(line) for line in out.splitlines()) <= 120
+
+
+def test_duplicates_fail_unless_allowed(tmp_path: Path, emgup: Emgup) -> None:
+    for user, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_user(tmp_path / f"{user}.h5", toy_info(user), toy_recordings(seed))
+    code, out, err = emgup("data", "inspect", tmp_path)
+    assert code == 2
+    assert re.search(r"LEAK +a and b: 6 identical recordings, such as r0_g0 and r0_g0", out)
+    assert err.strip().splitlines()[-1].startswith("emgup: subject leakage: 1 pairs of users share recordings (a = b)")
+    code, out, _ = emgup("data", "inspect", tmp_path, "--allow-duplicates")
+    assert code == 0
+    assert "LEAK" in out
+
+
+def test_a_pair_in_one_group_is_a_note(tmp_path: Path, emgup: Emgup) -> None:
+    for user in ("a", "b"):
+        write_user(tmp_path / f"{user}.h5", toy_info(user, group="g"), toy_recordings(1))
+    code, out, _ = emgup("data", "inspect", tmp_path)
+    assert code == 0
+    assert re.search(r"note +a and b: 6 identical recordings.*one group, so one fold", out)
+    assert "2, in 1 group that folds never split" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "nowhere"), "no store at nowhere"),
+        (("import", "--dataset", "myo", "--raw", ".", "--out", "x"), "unknown dataset 'myo'; shipped are: 3dc, ciil"),
+        (("import", "--dataset", "3dc", "--raw", "nowhere", "--out", "x"), "no folder at nowhere"),
+        (("import", "--dataset", "3dc", "--raw", ".", "--out", "x"), "no file in . matches the pattern Participant"),
+        (("import", "--dataset", "3dc", "--raw", ".", "--out", "x", "unit"), "override 'unit' is not of the form"),
+        (("import", "--dataset", "3dc", "--raw", ".", "--out", "x", "rate=3"), "unknown key 'rate'"),
+        (("synthesize", "--out", "x", "userz=3"), "unknown key 'userz'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emgup: Emgup, arguments: tuple[str, ...], message: str
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code, out, err = emgup("data", *arguments)
+    assert (code, out) == (2, "")
+    (line,) = [text for text in err.splitlines() if text.strip()]
+    assert line.startswith(f"emgup: {message}") or message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_synthesize(tmp_path: Path, emgup: Emgup) -> None:
+    overrides = ("users=2", "gestures=3", "repetitions=2", "seconds=2")
+    code, out, err = emgup("data", "synthesize", "--out", tmp_path / "cohort", *overrides)
+    assert code == 0, err
+    assert "emgup data inspect" in out
+    assert len(Store(tmp_path / "cohort").users) == 2
+    code, out, err = emgup("data", "inspect", tmp_path / "cohort")
+    assert code == 0, out + err
