@@ -85,10 +85,14 @@ def in_turn(cells: Sequence[Cell], ledger: Ledger, node_of: Mapping[str, int]) -
 
     A user whose data kills its worker would otherwise keep the same others from ever being reached.
     """
-    queues: dict[int, list[Cell]] = {}
-    for cell in sorted(cells, key=lambda c: ledger.read(c.key) is not None):
-        queues.setdefault(node_of[cell.user], []).append(cell)
-    return [c for turn in zip_longest(*queues.values()) for c in turn if c is not None]
+    order: list[Cell] = []
+    tried = {c.key for c in cells if ledger.read(c.key) is not None}
+    for part in ([c for c in cells if c.key not in tried], [c for c in cells if c.key in tried]):
+        queues: dict[int, list[Cell]] = {}
+        for cell in part:
+            queues.setdefault(node_of[cell.user], []).append(cell)
+        order += [c for turn in zip_longest(*queues.values()) for c in turn if c is not None]
+    return order
 
 
 def supply(

@@ -34,6 +34,7 @@ class Limits:
         max_retry_s: the longest such pause.
         losses: with nothing in flight and this many messages lost since the last answer, every worker counts as dead.
         node_wait_s: how long to wait for nodes, seconds.
+        settle_s: how long their number must have stayed the same, seconds.
     """
 
     window: int = 32
@@ -43,6 +44,7 @@ class Limits:
     max_retry_s: float = 4.0
     losses: int = 8
     node_wait_s: float = 120.0
+    settle_s: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def judge(message: Message, node: int) -> Reply | Failure:
         return Failure(Problem.REJECTED, type(error).__name__)
 
 
-def wait_for_nodes(grid: Grid, minimum: int, limits: Limits, settle_s: float = 1.0) -> list[int]:
+def wait_for_nodes(grid: Grid, minimum: int, limits: Limits) -> list[int]:
     """Ids of the connected nodes, sorted, once there are ``minimum`` and their number has not changed for a while.
 
     The simulation engine starts the ServerApp before it registers its nodes.
@@ -204,7 +206,7 @@ def wait_for_nodes(grid: Grid, minimum: int, limits: Limits, settle_s: float = 1
         nodes = sorted(grid.get_node_ids())
         if nodes != seen:
             seen, since = nodes, time.monotonic()
-        if len(seen) >= minimum and time.monotonic() - since >= settle_s:
+        if len(seen) >= minimum and time.monotonic() - since >= limits.settle_s:
             return seen
         time.sleep(limits.poll_s)
     raise RunError(f"{len(seen)} of {minimum} nodes came online within {limits.node_wait_s:g} s")
