@@ -130,8 +130,16 @@ class Sizes:
     stored: int
 
 
-def check_dataset(dset: h5py.Dataset, rank: int, dtypes: frozenset[np.dtype[Any]]) -> Sizes:
+def check_dataset(
+    dset: h5py.Dataset, rank: int, dtypes: frozenset[np.dtype[Any]], max_ratio: int | None = MAX_RATIO
+) -> Sizes:
     """Check everything about ``dset`` that can be known without reading it.
+
+    Args:
+        dset: The dataset, reached by checked links.
+        rank: Number of dimensions it must have.
+        dtypes: Types it may have.
+        max_ratio: Largest compression ratio; None where the caller already knows the right size.
 
     Raises:
         DataError: wrong rank or type; virtual, external or unchunked storage; unknown or missing filters; missing,
@@ -144,9 +152,9 @@ def check_dataset(dset: h5py.Dataset, rank: int, dtypes: frozenset[np.dtype[Any]
         raise DataError(f"'{where}' declares {declared} bytes, more than the {MAX_RECORDING_BYTES} allowed")
     _check_layout(dset)
     stored = _check_chunks(dset)
-    if declared > RATIO_FREE_BYTES and declared > MAX_RATIO * stored:
+    if max_ratio and declared > RATIO_FREE_BYTES and declared > max_ratio * stored:
         raise DataError(
-            f"'{where}' declares {declared} bytes and stores {stored}: compressed more than {MAX_RATIO}-fold, "
+            f"'{where}' declares {declared} bytes and stores {stored}: compressed more than {max_ratio}-fold, "
             "which real EMG never is"
         )
     return Sizes(declared, stored)

@@ -216,6 +216,13 @@ def test_a_large_flat_recording_is_refused_by_the_writer_too(tmp_path: Path) -> 
         write_user(tmp_path / "u.h5", toy_info("u"), [flat])
 
 
+def test_one_label_for_hours_is_no_bomb(tmp_path: Path) -> None:
+    emg = np.random.default_rng(0).integers(-100, 100, (700_000, 1), np.int16)
+    long = Recording("r", 0, 0, 0.0, emg, np.zeros(700_000, int))
+    write_user(tmp_path / "u.h5", toy_info("u", channels=1), [long])
+    assert np.shape(read_labels(tmp_path / "u.h5")["r"]) == (700_000,)
+
+
 @pytest.mark.parametrize("name", ["a", "Male10", "s00_0001", "a.b-c_d", "x" * 100])
 def test_safe_names(name: str) -> None:
     assert check_name(name, "user") == name == safe_name(name)
