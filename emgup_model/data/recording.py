@@ -108,12 +108,6 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def safe_name(text: str) -> str:
-    """Nearest name that :func:`check_name` accepts: every other character becomes ``-``."""
-    text = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("._-")
-    return text[:100].rstrip("._-") or "unnamed"
-
-
 def check_info(info: UserInfo) -> None:
     """Raise DataError when a field of ``info`` is out of range."""
     check_name(info.user, "user")

@@ -51,12 +51,12 @@ def read_info(path: str | Path) -> UserInfo:
 
 def parse_header(file: h5py.File) -> UserInfo:
     """Check the root of an open file and return its user."""
-    found = file.attrs.get("format") if _is_short_text(file, "format") else None
-    if found not in (FORMAT, FORMAT.encode()):
+    if _format(file) != FORMAT:
         raise DataError("not a recording file of this program; make one with 'emgup data import'")
-    root = guard.attributes(file, ROOT_ATTRIBUTES) if _version(file) == VERSION else {}
-    if not root:
-        raise DataError(f"format version {_version(file)} is not supported (this program reads {VERSION})")
+    version = _version(file)
+    if version != VERSION:
+        raise DataError(f"format version {version} is not supported (this program reads {VERSION})")
+    root = guard.attributes(file, ROOT_ATTRIBUTES)
     info = UserInfo(
         user=_text(root, "user"),
         dataset=_text(root, "dataset"),
@@ -166,11 +166,15 @@ def _check_recording(group: h5py.Group, name: str, info: UserInfo) -> tuple[Reco
     return RecordingInfo(name, session, repetition, start_s, samples), dset, sizes
 
 
-def _is_short_text(file: h5py.File, name: str) -> bool:
-    if name not in file.attrs:
-        return False
-    attr = h5py.h5a.open(file.id, name.encode())
-    return bool(attr.get_type().get_class() == h5py.h5t.STRING and attr.get_storage_size() <= 100)
+def _format(file: h5py.File) -> str | None:
+    if "format" not in file.attrs:
+        return None
+    attr = h5py.h5a.open(file.id, b"format")
+    kind = attr.get_type()
+    if kind.get_class() != h5py.h5t.STRING or kind.is_variable_str() or attr.get_storage_size() > 100:
+        return None
+    raw = file.attrs["format"]
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
 
 
 def _version(file: h5py.File) -> int | None:

@@ -23,8 +23,10 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 @app.command("inspect")
 def inspect_command(
     store: Annotated[Path, typer.Argument(help="the store's folder")],
-    allow_duplicates: Annotated[bool, typer.Option(help="report shared recordings without failing")] = False,
-    users: Annotated[bool, typer.Option(help="also list every user")] = False,
+    allow_duplicates: Annotated[
+        bool, typer.Option("--allow-duplicates", help="report shared recordings without failing")
+    ] = False,
+    users: Annotated[bool, typer.Option("--users", help="also list every user")] = False,
 ) -> None:
     """Summarize a store and check it; recordings under two user names (subject leakage) are an error."""
     from emgup_model.data.inspect import inspect_store
