@@ -91,13 +91,21 @@ def discover(descriptor: Descriptor, raw: Path, partial: bool = False) -> Discov
     ignored: list[str] = []
     entries = _from_table(descriptor.table, raw, drops) if descriptor.table else _from_names(descriptor, raw, ignored)
     by_user: dict[str, list[tuple[_Entry, SourceFile]]] = defaultdict(list)
+    spellings: dict[str, str] = {}
     for entry in entries:
+        _check_spelling(descriptor.user.format_map(entry.fields), spellings)
         source = _resolve(descriptor, raw, entry, drops)
         if source is not None:
             by_user[source.user].append((entry, source))
     users = {user: _arrange(descriptor, by_user[user]) for user in sorted(by_user)}
     _check_users(descriptor, raw, users, partial)
     return Discovery(users, drops.tally(set(users)), tuple(ignored))
+
+
+def _check_spelling(user: str, spellings: dict[str, str]) -> None:
+    """User names are lower-cased, as some file systems would do: two people must not become one by that."""
+    if spellings.setdefault(user.lower(), user) != user:
+        raise DataError(f"users '{spellings[user.lower()]}' and '{user}' differ only in case; rename one of them")
 
 
 def _walk(raw: Path) -> Iterator[str]:

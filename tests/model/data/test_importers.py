@@ -299,6 +299,14 @@ class TestErrors:
         make_myo(tmp_path / "raw/copy", ["PreTraining/Female0"])
         self.fails(tmp_path / "raw", tmp_path / "out", "are both session 0, repetition 0, gesture 0")
 
+    def test_users_that_differ_only_in_case(self, tmp_path: Path) -> None:
+        raw = tmp_path / "raw"
+        make_emg2pose(raw, [("a", "Anna", "s", "PokePinchCloseFar", "left", "both", 0.0)])
+        table = raw / "metadata.csv"
+        table.write_text(table.read_text() + "a,anna,s,PokePinchCloseFar,left,both,5.0,0,train\n")
+        with pytest.raises(DataError, match="users 'Anna' and 'anna' differ only in case"):
+            imported("emg2pose", raw, tmp_path / "out")
+
     def test_everything_dropped(self, tmp_path: Path) -> None:
         make_myo(tmp_path / "raw", ["PreTraining/Female7"])
         self.fails(tmp_path / "raw", tmp_path / "out", "every recording in .* is dropped")
