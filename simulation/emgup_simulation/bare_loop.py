@@ -1,7 +1,7 @@
-"""``python -m emgup_simulation.bare_loop RUN SHARE OF THREADS``: a run's adaptations in a plain loop, without federation.
+"""``python -m emgup_simulation.bare_loop RUN SHARE OF THREADS``: a run's adaptations in a plain loop.
 
-The yardstick of `emgup bench overhead`: the same function on the same cells, nothing saved, nothing sent. Prints one JSON
-object: wall seconds of the loop (imports and preparation left out) and each cell's accuracy.
+The yardstick of `emgup bench overhead`: the same function on the same cells, nothing saved, nothing sent. Prints one
+JSON object: wall seconds of the loop (imports and preparation left out) and each cell's accuracy.
 """
 
 from __future__ import annotations

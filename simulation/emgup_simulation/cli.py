@@ -22,28 +22,55 @@ bench_app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
+PIPED_WIDTH = 120
+"""Columns when the output is not a terminal, whose own width would be guessed as 80."""
+
+
+def new_console() -> Console:
+    """Console for standard output."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
 ExperimentArg = Annotated[str, typer.Argument(help="an experiment's YAML file, or the name of a shipped one")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value …", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/<experiment name>")]
 
 
 @app.command()
-def simulate(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+def simulate(experiment: PIPED_WIDTH = 120
+"""Columns when the output is not a terminal, whose own width would be guessed as 80."""
+
+
+def new_console() -> Console:
+    """Console for standard output."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
     """Personalize every test user of every fold through Flower; a second run does only what is missing."""
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.simulate import simulate as run_simulation
 
     config = load_experiment(experiment, overrides or [])
-    raise typer.Exit(run_simulation(config, default_run_folder(config, out), Console()))
+    raise typer.Exit(run_simulation(config, default_run_folder(config, out), new_console()))
 
 
 @app.command()
-def pretrain(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+def pretrain(experiment: PIPED_WIDTH = 120
+"""Columns when the output is not a terminal, whose own width would be guessed as 80."""
+
+
+def new_console() -> Console:
+    """Console for standard output."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
     """Split the users and train one signed source release per fold; interrupted training goes on where it was."""
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.prepare import prepare
 
-    console = Console()
+    console = new_console()
     config = load_experiment(experiment, overrides or [])
     prepared = prepare(config, default_run_folder(config, out), console)
     for fold, folder in sorted(prepared.releases.items()):
@@ -64,7 +91,7 @@ def personalize(
     """Adapt one user's model on this machine, without any server."""
     from emgup_simulation.personalize_local import personalize_local
 
-    personalize_local(Console(), release, recording, vault, trusted, method, protocol, seed, device)
+    personalize_local(new_console(), release, recording, vault, trusted, method, protocol, seed, device)
 
 
 @app.command()
@@ -75,17 +102,26 @@ def report(
     """Print a run's table again and rewrite its summary and HTML report."""
     from emgup_simulation.report_cli import report as write
 
-    write(run, markdown)
+    write(run, markdown, new_console())
 
 
 @bench_app.command()
-def overhead(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+def overhead(experiment: PIPED_WIDTH = 120
+"""Columns when the output is not a terminal, whose own width would be guessed as 80."""
+
+
+def new_console() -> Console:
+    """Console for standard output."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
     """Federated wall time and memory against a bare in-process loop doing the same adaptations, in one run."""
     from emgup_simulation.bench import overhead as measure
     from emgup_simulation.experiment import default_run_folder, load_experiment
 
     config = load_experiment(experiment, overrides or [])
-    measure(config, default_run_folder(config, out), Console())
+    measure(config, default_run_folder(config, out), new_console())
 
 
 def main() -> None:
