@@ -99,6 +99,7 @@ def runtime(log: Path, variables: Mapping[str, str] | None = None) -> Iterator[R
             f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
         )
         command = [_tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--database", str(home / "state.db")]  # as the SuperLink that `flwr run` starts by itself
         started = Runtime(home, {**_environment(home), **(variables or {})})
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
