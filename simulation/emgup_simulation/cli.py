@@ -37,16 +37,7 @@ Out = Annotated[Path | None, typer.Option(help="run folder; default runs/<experi
 
 
 @app.command()
-def simulate(experiment: PIPED_WIDTH = 120
-"""Columns when the output is not a terminal, whose own width would be guessed as 80."""
-
-
-def new_console() -> Console:
-    """Console for standard output."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+def simulate(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
     """Personalize every test user of every fold through Flower; a second run does only what is missing."""
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.simulate import simulate as run_simulation
@@ -56,16 +47,7 @@ ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None
 
 
 @app.command()
-def pretrain(experiment: PIPED_WIDTH = 120
-"""Columns when the output is not a terminal, whose own width would be guessed as 80."""
-
-
-def new_console() -> Console:
-    """Console for standard output."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+def pretrain(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
     """Split the users and train one signed source release per fold; interrupted training goes on where it was."""
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.prepare import prepare
@@ -106,16 +88,7 @@ def report(
 
 
 @bench_app.command()
-def overhead(experiment: PIPED_WIDTH = 120
-"""Columns when the output is not a terminal, whose own width would be guessed as 80."""
-
-
-def new_console() -> Console:
-    """Console for standard output."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+def overhead(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
     """Federated wall time and memory against a bare in-process loop doing the same adaptations, in one run."""
     from emgup_simulation.bench import overhead as measure
     from emgup_simulation.experiment import default_run_folder, load_experiment
