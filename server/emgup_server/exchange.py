@@ -40,8 +40,8 @@ class Limits:
     window: int = 32
     poll_s: float = 0.1
     reply_timeout_s: float = 600.0
-    retry_s: float = 1.0
-    max_retry_s: float = 4.0
+    retry_s: float = 0.5
+    max_retry_s: float = 2.0
     losses: int = 8
     node_wait_s: float = 120.0
     settle_s: float = 1.0

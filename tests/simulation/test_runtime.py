@@ -265,9 +265,13 @@ def test_flwr_run_simulation_typed_literally(toy: Toy, tmp_path: Path) -> None:
     command += ["--federation-config", "num-supernodes=5 client-resources-num-cpus=1"]
     # the guardian ends the SuperLink, which would otherwise stay
     guardian = [sys.executable, "-m", "emgup_simulation.guardian", *command]
-    with subprocess.Popen(
-        guardian, cwd=launch.app_folder().parent, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        printed = process.communicate(timeout=180)[0].decode()
-    assert {r.status for r in read_results(toy.run.results)} == {"ok"}
-    assert "8 cells done, 0 failed" in printed
+    log, folder = tmp_path / "flwr.log", launch.app_folder().parent
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            guardian, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=out
+        ) as process,
+    ):
+        assert process.wait(180) == 0
+    assert {r.status for r in read_results(toy.run.results)} == {"ok"}, log.read_text()
+    assert "8 cells done, 0 failed" in log.read_text()
