@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Backbone(nn.Module, ABC):
-    """A window classifier F = h∘f (METHODS §0.1).
+    """A window classifier F = h∘f.
 
     Attributes:
         embedding_dim: d, width of an embedding.

@@ -82,7 +82,7 @@ class WindowedUser:
 
         Args:
             length: L.
-            keep_short: also return each recording's last, shorter run (METHODS A22: SSP uses it, SSA does not).
+            keep_short: also return each recording's last, shorter run (docs/method.md, A22: SSP uses it, SSA does not).
         """
         if not len(self):
             return []

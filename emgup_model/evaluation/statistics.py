@@ -1,7 +1,7 @@
 """Statistics of a run: per method and protocol over users, every user with equal weight.
 
 Seeds are averaged within a user first, then users are summarised; folds play no role, so that a user of a small fold
-does not weigh more than one of a large fold (METHODS §3). Differences are paired: a personalized model is compared with
+does not weigh more than one of a large fold. Differences are paired: a personalized model is compared with
 the source release on the same user's same test windows.
 
 Intervals and tests are those of :mod:`emgup_model.evaluation.inference`, which says why these.

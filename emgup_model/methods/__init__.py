@@ -9,18 +9,26 @@ from pydantic import Field, RootModel
 
 from emgup_model.backbones import Backbone
 from emgup_model.config import find_config, load_yaml, parse
-from emgup_model.methods import adabn, emgup, source_only
+from emgup_model.methods import adabn, emgup, nrc, shot, source_only, tent
 from emgup_model.methods.adabn import AdaBnConfig
 from emgup_model.methods.base import Adapt, Adapted, Target, predict_logits
 from emgup_model.methods.emgup import EmgupConfig
+from emgup_model.methods.nrc import NrcConfig
+from emgup_model.methods.shot import ShotConfig
 from emgup_model.methods.source_only import SourceOnlyConfig
+from emgup_model.methods.tent import TentConfig
 
-MethodConfig = Annotated[SourceOnlyConfig | AdaBnConfig | EmgupConfig, Field(discriminator="kind")]
+MethodConfig = Annotated[
+    SourceOnlyConfig | AdaBnConfig | EmgupConfig | ShotConfig | TentConfig | NrcConfig, Field(discriminator="kind")
+]
 
 METHODS: dict[str, Adapt] = {
     "source_only": source_only.adapt,
     "adabn": adabn.adapt,
     "emgup": emgup.adapt,
+    "shot": shot.adapt,
+    "tent": tent.adapt,
+    "nrc": nrc.adapt,
 }
 
 
@@ -50,8 +58,11 @@ __all__ = [
     "Adapted",
     "EmgupConfig",
     "MethodConfig",
+    "NrcConfig",
+    "ShotConfig",
     "SourceOnlyConfig",
     "Target",
+    "TentConfig",
     "adapt",
     "load_method",
     "parse_method",

@@ -66,3 +66,11 @@ def predict_logits(model: Backbone, windows: WindowedUser, batch: int = 4096) ->
     for module, mode in was_training:
         module.training = mode
     return torch.cat(out)
+
+
+@torch.no_grad()
+def embed_all(model: Backbone, windows: WindowedUser, batch: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, d) embeddings and (N, K) logits of all windows in eval mode, on the windows' device; leaves eval mode on."""
+    model.eval()
+    z = torch.cat([model.embed(windows.batch(slice(i, i + batch))) for i in range(0, len(windows), batch)])
+    return z, model.classify(z)

@@ -15,7 +15,7 @@ from emgup_model.methods.ssp import SspConfig, run_ssp
 
 
 class EmgupConfig(Frozen):
-    """The two stages and the two switches that show where a gain comes from (METHODS §1.4)."""
+    """The two stages and the two switches that show where a gain comes from (docs/method.md)."""
 
     kind: Literal["emgup"] = "emgup"
     batch_norm: Literal["batch", "frozen"] = Field(

@@ -1,4 +1,4 @@
-"""SSA, the first stage of EMG-UP: sequence-cross-perspective contrastive learning (paper eqs. 4-6; METHODS §1.2)."""
+"""SSA, the first stage of EMG-UP: sequence-cross-perspective contrastive learning (paper eqs. 4-6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emgup_model.methods.base import Target, set_mode, shuffled
 
 
 class SsaConfig(Frozen):
-    """Stage 1. The defaults are the published schedule with the resolutions of METHODS §1.3."""
+    """Stage 1. The defaults are the published schedule with the resolutions of docs/method.md."""
 
     epochs: int = Field(5, ge=0, le=1000)
     batch_sequences: int = Field(64, ge=1, description="A3: sequences in a batch, not windows")
@@ -106,7 +106,7 @@ def info_nce(predicted: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor
 def contrastive_loss(
     z: torch.Tensor, z2: torch.Tensor, g: ContextNetwork, w: Predictor, config: SsaConfig
 ) -> torch.Tensor:
-    """Both directions of METHODS §1.2, steps 3-5.
+    """The loss of eq. 6 in both directions, averaged (docs/method.md, A7-A8).
 
     Args:
         z: (B, L, d) unit-norm latents of the sequence x_1..x_L.

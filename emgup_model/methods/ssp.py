@@ -15,7 +15,7 @@ from emgup_model.methods.base import Target, copy_model, set_mode, shuffled
 
 
 class SspConfig(Frozen):
-    """Stage 2. The defaults are the published schedule with the resolutions of METHODS §1.3."""
+    """Stage 2. The defaults are the published schedule with the resolutions of docs/method.md."""
 
     epochs: int = Field(10, ge=0, le=1000)
     batch_sequences: int = Field(64, ge=1)
@@ -39,7 +39,7 @@ class SspConfig(Frozen):
 
 
 def select_windows(confidence: torch.Tensor, sequence: torch.Tensor, config: SspConfig) -> tuple[torch.Tensor, int]:
-    """Which windows of a batch train (METHODS §1.2, stage 2, steps 2 and 4; A20-A22).
+    """Which windows of a batch train (docs/method.md, A20-A22).
 
     Args:
         confidence: (B,) largest class probability of each window.

@@ -1,4 +1,4 @@
-"""What holds for every method, and what the published schedule does to BatchNorm (METHODS §1.4, §10)."""
+"""What holds for every method, and what the published schedule does to BatchNorm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from torch.nn import functional as F
 
 from emgup_model.backbones import Backbone, Cnn, CnnConfig, build_backbone
 from emgup_model.data.windows import WindowedUser
-from emgup_model.methods import METHODS, AdaBnConfig, EmgupConfig, SourceOnlyConfig, Target, adapt
+from emgup_model.methods import (
+    METHODS,
+    AdaBnConfig,
+    EmgupConfig,
+    NrcConfig,
+    ShotConfig,
+    SourceOnlyConfig,
+    Target,
+    TentConfig,
+    adapt,
+)
 from emgup_model.methods.base import batch_norms, copy_model, predict_logits
 from emgup_model.methods.ssa import SsaConfig
 from emgup_model.methods.ssp import SspConfig
@@ -19,6 +29,9 @@ CONFIGS = {
     "source_only": SourceOnlyConfig(),
     "adabn": AdaBnConfig(),
     "emgup": EmgupConfig(ssa=SsaConfig(epochs=2), ssp=SspConfig(epochs=2)),
+    "shot": ShotConfig(epochs=2, target_share=0.5),
+    "tent": TentConfig(epochs=2, diversity=True),
+    "nrc": NrcConfig(epochs=2),
 }
 
 
