@@ -35,7 +35,7 @@ class SpyHeads(torch.nn.Module):
 
 
 def test_contexts_and_targets_have_the_indices_of_the_method() -> None:
-    """docs/method.md, A7-A8: c = g(z_1..z_T), c' = g(z'_{K+1}..z'_L); c' predicts z_{T+k}, c predicts z'_k; here z_t = t."""
+    """A7-A8: c = g(z_1..z_T), c' = g(z'_{K+1}..z'_L); c' predicts z_{T+k}, c predicts z'_k; here z_t = t."""
     L, K = 8, 3
     t = torch.arange(1.0, L + 1).view(1, L, 1)
     z, z2 = t.expand(1, L, 4), t.flip(1).expand(1, L, 4)
