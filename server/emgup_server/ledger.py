@@ -94,6 +94,10 @@ class Ledger:
         """The cells that are not complete, in the order given."""
         return [c for c in cells if not ((entry := self.read(c.key)) and entry.complete)]
 
+    def unanswered(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The missing cells that nobody has answered for: those without an entry, and those that were lost."""
+        return [c for c in self.missing(cells) if not ((entry := self.read(c.key)) and entry.state == "failed")]
+
     def rows(self, cells: Iterable[Cell]) -> list[ResultRow]:
         """One row per cell: the ledger's, or one with the status ``missing``."""
         entries = ((c, self.read(c.key)) for c in cells)

@@ -24,7 +24,6 @@ import httpx
 
 from emgup_model.errors import RunError
 from emgup_simulation.guardian import GRACE_S
-from emgup_simulation.run_config import COMMAND
 
 CONNECTION = "emgup"
 START_S = 60.0
@@ -81,7 +80,7 @@ def app_folder() -> Path:
 
 
 @contextlib.contextmanager
-def runtime(log: Path, variables: Mapping[str, str] | None = None) -> Iterator[Runtime]:
+def runtime(log: Path, variables: Mapping[str, str]) -> Iterator[Runtime]:
     """A SuperLink with a home and a port of its own; when the context ends, so does every process it started.
 
     Args:
@@ -100,7 +99,7 @@ def runtime(log: Path, variables: Mapping[str, str] | None = None) -> Iterator[R
         )
         command = [_tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--database", str(home / "state.db")]  # as the SuperLink that `flwr run` starts by itself
-        started = Runtime(home, {**_environment(home), **(variables or {})})
+        started = Runtime(home, {**_environment(home), **variables})
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             guardian = subprocess.Popen(
@@ -124,7 +123,7 @@ def launch(
     run_config: Mapping[str, str],
     federation_config: Mapping[str, int | float],
     log: Path,
-    command: str,
+    variables: Mapping[str, str],
     finished: Callable[[], bool],
     tick: Callable[[], None],
 ) -> Outcome:
@@ -134,14 +133,14 @@ def launch(
         run_config: values of the app's run-config.
         federation_config: number of SuperNodes and resources of a client, in Flower's names.
         log: file for what the runtime prints.
-        command: what the user typed, for the report.
+        variables: environment variables for the ServerApp and the clients.
         finished: whether the ServerApp is done; a run that still does not end, because a client hangs, is ended.
         tick: called several times a second while waiting.
 
     Raises:
         RunError: Flower could not be started or asked.
     """
-    with runtime(log, {COMMAND: command}) as flower, log.open("ab") as output:
+    with runtime(log, variables) as flower, log.open("ab") as output:
         config = flower.home / "run.toml"
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in run_config.items()))
         federation = " ".join(f"{k}={v}" for k, v in federation_config.items())

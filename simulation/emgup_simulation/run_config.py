@@ -12,6 +12,8 @@ from emgup_simulation.experiment import Experiment, RunFolder, default_run_folde
 KEYS = ("experiment", "overrides", "out")
 COMMAND = "EMGUP_COMMAND"
 """Environment variable with the command that the user typed, for the report's head."""
+AGAIN = "EMGUP_AGAIN"
+"""Environment variable, set when a driver starts the runtime again: cells that failed in this run are left alone."""
 
 
 def read_run_config(run_config: Mapping[str, Any]) -> tuple[Experiment, RunFolder]:

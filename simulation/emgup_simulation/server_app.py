@@ -21,7 +21,7 @@ from emgup_simulation.finish import finish
 from emgup_simulation.lock import exclusive
 from emgup_simulation.prepare import prepare
 from emgup_simulation.report import write_run_info
-from emgup_simulation.run_config import COMMAND, read_run_config
+from emgup_simulation.run_config import AGAIN, COMMAND, read_run_config
 
 LOCK_WAIT_S = 30.0
 
@@ -55,8 +55,8 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
         write_run_info(run.path, os.environ.get(COMMAND, "flwr run simulation"), experiment.federation.device)
         cells = expected_cells(experiment, prepared)
         ledger = Ledger(run.cells)
-        missing = ledger.missing(cells)
-        log.info("%d of %d cells are missing", len(missing), len(cells))
+        missing = ledger.unanswered(cells) if AGAIN in os.environ else ledger.missing(cells)
+        log.info("%d of %d cells to do", len(missing), len(cells))
         folders = {c.release_id: prepared.releases[c.fold] for c in cells}
         tally = Tally(0, {})
         try:

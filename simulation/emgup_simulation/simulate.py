@@ -24,6 +24,7 @@ from emgup_simulation.launch import Outcome, launch
 from emgup_simulation.lock import exclusive
 from emgup_simulation.prepare import prepare
 from emgup_simulation.progress import progress_bar
+from emgup_simulation.run_config import AGAIN, COMMAND
 
 
 def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
@@ -57,14 +58,15 @@ def _federate(
         if not watch.open:
             break
         if attempt > 1:
-            console.print(f"attempt {attempt}: {len(watch.open)} cells have no result yet ({_short(outcome)})")
-        outcome = _attempt(experiment, run, watch, console)
-        if not watch.changed or not watch.lost:
+            left = len(ledger.unanswered(cells))
+            console.print(f"attempt {attempt}: {left} cells were lost ({_short(outcome)})", markup=False)
+        outcome = _attempt(experiment, run, watch, console, again=attempt > 1)
+        if not watch.changed or not ledger.unanswered(cells):
             break
     return outcome
 
 
-def _attempt(experiment: Experiment, run: RunFolder, watch: Watch, console: Console) -> Outcome:
+def _attempt(experiment: Experiment, run: RunFolder, watch: Watch, console: Console, again: bool) -> Outcome:
     federation = experiment.federation
     before = _stamp(run.results)  # writing the results is the last thing a ServerApp does
     with progress_bar(console) as bar:
@@ -77,7 +79,7 @@ def _attempt(experiment: Experiment, run: RunFolder, watch: Watch, console: Cons
                 "client-resources-num-gpus": federation.gpus_per_client,
             },
             log=run.path / "runtime.log",
-            command=shlex.join(["emgup", *sys.argv[1:]]),
+            variables={COMMAND: shlex.join(["emgup", *sys.argv[1:]])} | ({AGAIN: "1"} if again else {}),
             finished=lambda: _stamp(run.results) != before,
             tick=lambda: _show(watch, bar, task),
         )
@@ -102,12 +104,6 @@ class Watch:
         self._ledger = ledger
         self.open = {c.key: c for c in ledger.missing(cells)}
         self._seen = self._stamps()
-
-    @property
-    def lost(self) -> list[Cell]:
-        """Open cells that nobody has answered for, or whose answer was lost on the way."""
-        entries = ((c, self._ledger.read(c.key)) for c in self.open.values())
-        return [c for c, e in entries if e is None or e.state == "lost"]
 
     def look(self) -> list[Entry]:
         """Entries of open cells written since the last look."""

@@ -30,6 +30,7 @@ def test_missing_are_cells_without_a_complete_entry(tmp_path: Path, cells: list[
     ledger.record(cells[2], Reply(status=Status.NOT_APPLICABLE))
     ledger.record_failure(cells[3], "timeout", lost=True)
     assert ledger.missing(cells) == [cells[1], *cells[3:]]
+    assert ledger.unanswered(cells) == cells[3:]
     assert [r.status for r in ledger.rows(cells[:5])] == ["ok", "data_error", "not_applicable", "timeout", "missing"]
 
 
