@@ -1,9 +1,9 @@
 """A process that runs a command and sees to it that nothing the command started outlives the driver.
 
-``python -m emgup_simulation.guardian COMMAND …`` ends when the command ends, when it gets SIGTERM, or when its standard
-input closes, which the kernel does when the driver dies in whatever way. It then ends every descendant: Flower and Ray
-start some of theirs in sessions of their own, and orphans, so a process group is not enough; on Linux orphans are
-adopted by this process. Processes that are not its descendants are never touched.
+``python -m emgup_simulation.guardian FOLDER COMMAND …`` ends when the command ends, when it gets SIGTERM, or when its
+standard input closes, which the kernel does when the driver dies in whatever way. It then ends every descendant, and
+removes FOLDER, where they kept their files. Flower and Ray start some of theirs in sessions of their own, and orphans,
+so a process group is not enough; on Linux orphans are adopted by this process. Others are never touched.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
-    """Run the command given as arguments; returns its exit status, or 143 when it was ended from here."""
+    """Guard the command given as arguments; returns its exit status, or 143 when it was ended from here."""
+    folder, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     told, tell = os.pipe()
@@ -31,13 +33,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.set_wakeup_fd(tell)
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     while child.poll() is None:
         _reap(child)
         if select.select([told, sys.stdin], [], [], 0.5)[0]:
             break
     ended = child.poll()
     end_descendants(os.getpid())
+    shutil.rmtree(folder, ignore_errors=True)
     return 143 if ended is None else ended
 
 

@@ -91,32 +91,29 @@ def runtime(log: Path, variables: Mapping[str, str]) -> Iterator[Runtime]:
         RunError: it does not come up.
     """
     home = Path(tempfile.mkdtemp(prefix="emgup-", dir=_short_temporary_folder()))
-    try:
-        port = _free_port()
-        address = f"127.0.0.1:{port}"
-        (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
+    )
+    command = [_tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--database", str(home / "state.db")]  # as the SuperLink that `flwr run` starts by itself
+    started = Runtime(home, {**_environment(home), **variables})
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        guardian = subprocess.Popen(
+            [sys.executable, "-m", "emgup_simulation.guardian", str(home), *command],
+            env=started.environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C is the driver's to handle
         )
-        command = [_tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--database", str(home / "state.db")]  # as the SuperLink that `flwr run` starts by itself
-        started = Runtime(home, {**_environment(home), **variables})
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            guardian = subprocess.Popen(
-                [sys.executable, "-m", "emgup_simulation.guardian", *command],
-                env=started.environment,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # a Ctrl-C is the driver's to handle
-            )
-        try:
-            _wait_until_up(address, guardian, log)
-            yield started
-        finally:
-            _end(guardian)
+    try:
+        _wait_until_up(address, guardian, log)
+        yield started
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        _end(guardian)
 
 
 def launch(
@@ -224,7 +221,7 @@ def _wait_until_up(address: str, guardian: subprocess.Popen[bytes], log: Path) -
 
 
 def _end(guardian: subprocess.Popen[bytes]) -> None:
-    """Close the guardian's standard input, which makes it end everything; wait for that."""
+    """Close the guardian's standard input, which makes it end everything and clean up; wait for that."""
     if guardian.stdin:
         guardian.stdin.close()
     try:

@@ -33,19 +33,23 @@ def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
     Whatever stops it (Ctrl-C, SIGTERM, SIGKILL), no process stays behind, and the next call goes on from there.
 
     Returns:
-        Exit status: 0 when every cell has its result, 1 when cells failed or the ServerApp did.
+        Exit status: 0 when every cell has its result, 1 when cells failed or the ServerApp did, 130 after Ctrl-C.
 
     Raises:
         EmgupError: the experiment cannot be prepared, Flower does not start, or the run folder is in use.
     """
     run.path.mkdir(parents=True, exist_ok=True)
-    with _sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
-        prepared = prepare(experiment, run, console)
-        cells = expected_cells(experiment, prepared)
-        ledger = Ledger(run.cells)
-        outcome = _federate(experiment, run, cells, ledger, console)
-        finish(run, ledger.rows(cells), console)
-        return _verdict(cells, ledger, outcome, run, console)
+    try:
+        with _sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
+            prepared = prepare(experiment, run, console)
+            cells = expected_cells(experiment, prepared)
+            ledger = Ledger(run.cells)
+            outcome = _federate(experiment, run, cells, ledger, console)
+            finish(run, ledger.rows(cells), console)
+            return _verdict(cells, ledger, outcome, run, console)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here")
+        return 128 + signal.SIGINT
 
 
 def _federate(

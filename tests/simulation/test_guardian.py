@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+GUARDIAN = [sys.executable, "-m", "emgup_simulation.guardian"]
+
 # A child in a session of its own, and an orphan whose parent has ended: what Flower and Ray leave.
 FAMILY = """
 import os, subprocess, sys, time
@@ -34,8 +36,10 @@ def alive(pid: int) -> bool:
 @pytest.fixture(params=["", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["meek", "stubborn"])
 def family(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     script = FAMILY.format(stubborn=request.param or "pass")
+    folder = tmp_path / "home"
+    folder.mkdir()
     guardian = subprocess.Popen(
-        [sys.executable, "-m", "emgup_simulation.guardian", sys.executable, "-c", script, str(tmp_path)],
+        [*GUARDIAN, str(folder), sys.executable, "-c", script, str(tmp_path)],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
@@ -50,7 +54,9 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[sub
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 @pytest.mark.parametrize("how", ["driver gone", "sigterm", "sigint"])
-def test_no_descendant_outlives_the_guardian(family: tuple[subprocess.Popen[bytes], list[int]], how: str) -> None:
+def test_no_descendant_outlives_the_guardian(
+    family: tuple[subprocess.Popen[bytes], list[int]], how: str, tmp_path: Path
+) -> None:
     guardian, pids = family
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -63,12 +69,13 @@ def test_no_descendant_outlives_the_guardian(family: tuple[subprocess.Popen[byte
         assert guardian.wait(15) == 143
         assert not any(alive(p) for p in pids)
         assert alive(bystander.pid)
+        assert not (tmp_path / "home").exists()
     finally:
         bystander.kill()
         bystander.wait()
 
 
-def test_the_guardian_ends_with_its_command() -> None:
-    command = [sys.executable, "-m", "emgup_simulation.guardian", sys.executable, "-c", "raise SystemExit(7)"]
+def test_the_guardian_ends_with_its_command(tmp_path: Path) -> None:
+    command = [*GUARDIAN, str(tmp_path / "none"), sys.executable, "-c", "raise SystemExit(7)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as guardian:
         assert guardian.wait(15) == 7

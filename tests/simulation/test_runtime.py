@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,14 +71,19 @@ def toy(prepared: Toy, tmp_path: Path) -> Toy:
 
 
 @pytest.fixture
-def homes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """Flower homes, kept for a look after the run."""
-    kept: list[Path] = []
-    remove = shutil.rmtree
-    monkeypatch.setattr(launch.shutil, "rmtree", lambda path, ignore_errors: kept.append(Path(path)))
-    yield kept
-    for path in kept:
-        remove(path, ignore_errors=True)
+def flower_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the Flower home as it was when the run had ended."""
+    copy, homes = tmp_path / "flower_home", []
+    environment, end = launch._environment, launch._end
+
+    def keep(guardian: subprocess.Popen[bytes]) -> None:
+        shutil.copytree(homes[-1], copy, ignore=lambda *_: ["sockets"])
+        end(guardian)
+        assert not homes[-1].exists()
+
+    monkeypatch.setattr(launch, "_environment", lambda home: environment(home) if homes.append(home) is None else {})
+    monkeypatch.setattr(launch, "_end", keep)
+    return copy
 
 
 @pytest.fixture
@@ -123,7 +128,7 @@ def undisturbed(prepared: Toy, folder: Path) -> list[ResultRow]:
 
 
 def test_a_failing_client_harms_nobody_and_its_words_stay_with_it(
-    toy: Toy, homes: list[Path], faulty: Callable[..., Path], prepared: Toy, tmp_path: Path
+    toy: Toy, flower_home: Path, faulty: Callable[..., Path], prepared: Toy, tmp_path: Path
 ) -> None:
     marks = faulty("if user == 'u2': text = (marks / 'canary').read_text(); print(text); raise ValueError(text)")
     (marks / "canary").write_text(CANARY)
@@ -138,7 +143,7 @@ def test_a_failing_client_harms_nobody_and_its_words_stay_with_it(
     assert CANARY in (toy.run.client_home / "client.log").read_text()
     assert CANARY not in everything_the_server_has(toy)  # the transcript, the runtime's log, the results
     assert CANARY not in printed
-    files = [path for home in homes for path in home.rglob("*") if path.is_file()]
+    files = [path for path in flower_home.rglob("*") if path.is_file()]
     assert any(path.read_bytes().startswith(b"SQLite format 3") for path in files)
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []  # Flower's database, logs, Ray's logs
     for line in read_transcript(toy.run.transcript):
@@ -269,7 +274,7 @@ def test_flwr_run_simulation_typed_literally(toy: Toy, tmp_path: Path) -> None:
     command = ["flwr", "run", "simulation", "--stream", "--run-config", values]
     command += ["--federation-config", "num-supernodes=5 client-resources-num-cpus=1"]
     # the guardian ends the SuperLink, which would otherwise stay
-    guardian = [sys.executable, "-m", "emgup_simulation.guardian", *command]
+    guardian = [sys.executable, "-m", "emgup_simulation.guardian", str(home), *command]
     log, folder = tmp_path / "flwr.log", launch.app_folder().parent
     with (
         log.open("wb") as out,
