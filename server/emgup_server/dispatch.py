@@ -62,7 +62,8 @@ def dispatch(
         else:
             ready.append(cell)
     complete = 0
-    for ask, outcome in exchange(grid, _personalize(in_turn(ready, ledger, node_of), node_of), limits):
+    asks = _personalize(in_turn(ready, ledger, node_of), node_of)
+    for done, (ask, outcome) in enumerate(exchange(grid, asks, limits), start=1):
         cell = ask.about
         if isinstance(outcome, Reply):
             entry = ledger.record(cell, outcome)
@@ -72,6 +73,8 @@ def dispatch(
         if not entry.complete:
             tally[entry.row.status] += 1
             log.warning("user %s, %s, %s: %s", cell.user, cell.method, cell.protocol, entry.row.status)
+        if done * 20 // len(ready) > (done - 1) * 20 // len(ready):
+            log.info("%d of %d cells", done, len(ready))
     return Tally(complete, dict(tally))
 
 

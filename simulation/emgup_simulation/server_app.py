@@ -51,7 +51,8 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
     run.path.mkdir(parents=True, exist_ok=True)
     with exclusive(run.path / ".server.lock", LOCK_WAIT_S):
         log.info("run folder %s", run.path)
-        prepared = prepare(experiment, run)
+        console = Console(width=100)
+        prepared = prepare(experiment, run, console)
         write_run_info(run.path, os.environ.get(COMMAND, "flwr run simulation"), experiment.federation.device)
         cells = expected_cells(experiment, prepared)
         ledger = Ledger(run.cells)
@@ -63,7 +64,7 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
             if missing:
                 tally = dispatch(TranscriptGrid(grid, run.transcript), missing, folders, ledger, limits)
         finally:
-            finish(run, ledger.rows(cells), Console(width=100))
+            finish(run, ledger.rows(cells), console)
         log.info(
             "%d cells done, %d failed %s; results in %s",
             tally.complete,
