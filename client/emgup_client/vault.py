@@ -81,7 +81,9 @@ class VaultCell:
             if path.name not in (LOCK, ATTEMPTS):
                 path.unlink()
         unfinished = self._attempts()
-        write_private(self.folder / ATTEMPTS, str(unfinished + 1))
+        marker = self.folder / ATTEMPTS  # outlives the process, need not outlive the machine: no fsync
+        marker.touch(mode=0o600)
+        marker.write_text(str(unfinished + 1))
         return unfinished
 
     def end(self) -> None:

@@ -83,7 +83,7 @@ def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("emgup_client.vault.write_private", lambda path, data: written.append(path.name))
     save(tmp_path)
     assert written[-1] == RECORD
-    assert set(written[:-1]) == {ATTEMPTS, WEIGHTS, EVALUATION}
+    assert set(written[:-1]) == {WEIGHTS, EVALUATION}
 
 
 def test_leftovers_of_a_killed_attempt_are_removed(tmp_path: Path) -> None:
