@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class User:
     Attributes:
         forearm: anatomy.
         drives: (gestures, muscles) how the user performs each gesture.
-        pool: motor units.
+        places: (motor units,) source at which each unit lies.
         left: the ring is on the left forearm.
         rotation_deg: of the ring, apart from what each session adds.
         gain: of the skin-electrode contact.
@@ -45,7 +46,7 @@ class User:
 
     forearm: Forearm
     drives: Array
-    pool: motor_units.Pool
+    places: Integers
     left: bool
     rotation_deg: float
     gain: float
@@ -83,7 +84,7 @@ def draw_user(config: SyntheticConfig, index: int) -> User:
     place = config.placement
     forearm = draw_forearm(config.anatomy, rng)
     drives = activation.draw_style(config.style, rng)
-    pool = motor_units.draw_pool(rng)
+    places = motor_units.draw_places(rng)
     rotation = place.rotation_sd_deg * rng.standard_normal()
     turned = place.rotated_deg * rng.choice([-1.0, 1.0])
     if _planted(place.rotated_share, index, 0.5):
@@ -92,7 +93,7 @@ def draw_user(config: SyntheticConfig, index: int) -> User:
     velocity = float(np.clip(VELOCITY + VELOCITY_SD * rng.standard_normal(), 3.2, 5.0))
     left = _planted(place.left_handed_share, index, 0.0)
     rank = rng.permutation(len(GESTURES))
-    return User(forearm, drives, pool, left, float(rotation), float(gain), float(fatigability), velocity, rank)
+    return User(forearm, drives, places, left, float(rotation), float(gain), float(fatigability), velocity, rank)
 
 
 def draw_session(config: SyntheticConfig, user: User, index: int, session: int) -> Session:
@@ -113,8 +114,8 @@ def iter_recordings(config: SyntheticConfig, user_index: int) -> Iterator[Record
     user = draw_user(config, user_index)
     for number in range(config.sessions):
         session = draw_session(config, user, user_index, number)
-        plans = plan_session(config, user.frequency_rank, number, _rng(config, user_index, 2, number))
-        for plan in plans:
+        rng_of = partial(_rng, config, user_index, 2, number)
+        for plan in plan_session(config, user.frequency_rank, number, rng_of):
             rng = _rng(config, user_index, 3, number, plan.repetition, plan.key)
             yield _perform(config, user, session, number, plan, rng)
 
@@ -150,7 +151,7 @@ def _simulate(
     for first, part in zip(starts.tolist(), blocks, strict=True):
         tired = user.fatigability * -np.expm1(-(start_s + first / DRIVE_RATE_HZ) / config.fatigue.time_constant_s)
         velocity = user.velocity * max(0.5, 1 - config.fatigue.velocity_drop * tired)
-        trains = motor_units.spike_trains(user.pool, session.size, part, rate, 2 * margin, rng)
+        trains = motor_units.spike_trains(user.places, session.size, part, rate, 2 * margin, rng)
         block = conduction.surface_signal(trains, rate, session.table, config.device.spacing_mm, velocity)
         block = block[margin:-margin] * np.float32(1 + config.fatigue.amplitude_rise * tired)
         at = round(first / DRIVE_RATE_HZ * rate)

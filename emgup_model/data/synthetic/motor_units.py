@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from emgup_model.data.synthetic.activation import DRIVE_RATE_HZ
@@ -24,35 +22,43 @@ THRESHOLD = RECRUITED_BY * RECRUITMENT_RANGE ** (_INDEX - 1)
 SIZE = FIBRES[0] * (FIBRES[1] / FIBRES[0]) ** ((np.arange(UNITS)) / (UNITS - 1))
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Motor units of all muscles of one user.
+def draw_places(rng: np.random.Generator) -> Integers:
+    """(muscles * UNITS,) source at which the fibres of each unit lie: one of its muscle's places."""
+    place = rng.integers(0, SITES, (len(MUSCLES), UNITS))
+    return (np.arange(len(MUSCLES))[:, None] * SITES + place).ravel()
 
-    Attributes:
-        source: (muscles * UNITS,) index of the place where each unit's fibres lie.
+
+def firing_rates(drive: Array, threshold: Array) -> Array:
+    """Discharge rate in Hz of units of a ``threshold`` at a ``drive``; the arguments broadcast."""
+    above = drive - threshold
+    return np.where(above >= 0, np.minimum(RATE_MIN_HZ + RATE_GAIN_HZ * above, RATE_MAX_HZ), 0.0)
+
+
+def discharges(rates: Array, rng: np.random.Generator) -> tuple[Integers, Array]:
+    """Draw the discharges of units with the given rates (units, time at DRIVE_RATE_HZ): which unit, and when in s.
+
+    Each unit is a renewal process of unit mean interval over the discharges that its rate makes due (time rescaling).
     """
-
-    source: Integers
-
-
-def draw_pool(rng: np.random.Generator) -> Pool:
-    """Every unit gets one of its muscle's places."""
-    site = rng.integers(0, SITES, (len(MUSCLES), UNITS))
-    return Pool((np.arange(len(MUSCLES))[:, None] * SITES + site).ravel())
-
-
-def firing_rates(drive: Array) -> Array:
-    """(units, time) discharge rate in Hz of one or more muscles' units at drive (muscles, time)."""
-    above = drive[:, None, :] - THRESHOLD[None, :, None]
-    rate = np.where(above >= 0, np.minimum(RATE_MIN_HZ + RATE_GAIN_HZ * above, RATE_MAX_HZ), 0.0)
-    return rate.reshape(-1, drive.shape[1])
+    units, steps = rates.shape
+    due = np.concatenate([np.zeros((units, 1)), np.cumsum(rates, axis=1) / DRIVE_RATE_HZ], axis=1)
+    most = int(np.ceil(due[:, -1].max() * 1.3)) + 4
+    intervals = np.maximum(1 + INTERVAL_CV * rng.standard_normal((units, most)), 0.3)
+    intervals[:, 0] *= rng.uniform(0, 1, units)
+    renewals = np.cumsum(intervals, axis=1)
+    happens = renewals < due[:, -1:]
+    # One increasing axis of all the units' own, so that a single interpolation inverts them.
+    offset = np.arange(units)[:, None] * (due[:, -1].max() + 1)
+    time = np.interp((renewals + offset)[happens], (due + offset).ravel(), np.tile(np.arange(steps + 1), units))
+    return np.nonzero(happens)[0], time / DRIVE_RATE_HZ
 
 
-def spike_trains(pool: Pool, size: Array, drive: Array, rate_hz: float, pad: int, rng: np.random.Generator) -> Signal:
+def spike_trains(
+    places: Integers, size: Array, drive: Array, rate_hz: float, pad: int, rng: np.random.Generator
+) -> Signal:
     """Discharges of all units, summed over the units of each place.
 
     Args:
-        pool: the units
+        places: from :func:`draw_places`
         size: (muscles,) relative number of fibres per unit of each muscle
         drive: (time at DRIVE_RATE_HZ, muscles)
         rate_hz: of the result
@@ -60,29 +66,16 @@ def spike_trains(pool: Pool, size: Array, drive: Array, rate_hz: float, pad: int
         rng: randomness of this stretch
 
     Returns:
-        (samples + 2 pad, places) number of fibres that fire in each sample.
+        (samples + 2 pad, muscles * SITES) number of fibres that fire in each sample.
     """
-    seconds = len(drive) / DRIVE_RATE_HZ
-    samples = round(seconds * rate_hz)
-    places = len(MUSCLES) * SITES
-    rate = firing_rates(drive.T)
-    active = np.flatnonzero(rate.any(axis=1))
-    trains = np.zeros((samples + 2 * pad, places), dtype=np.float32)
-    if not len(active):
+    samples = round(len(drive) / DRIVE_RATE_HZ * rate_hz)
+    trains = np.zeros((samples + 2 * pad, len(MUSCLES) * SITES), dtype=np.float32)
+    muscle, index = np.nonzero(drive.max(axis=0)[:, None] >= THRESHOLD)
+    if not len(muscle):
         return trains
-    # Time rescaling: in units of expected discharges a renewal process of unit mean interval.
-    expected = np.concatenate([np.zeros((len(active), 1)), np.cumsum(rate[active], axis=1) / DRIVE_RATE_HZ], axis=1)
-    most = int(np.ceil(expected[:, -1].max() * 1.3)) + 4
-    intervals = np.maximum(1 + INTERVAL_CV * rng.standard_normal((len(active), most)), 0.3)
-    intervals[:, 0] *= rng.uniform(0, 1, len(active))
-    renewals = np.cumsum(intervals, axis=1)
-    row, _ = np.nonzero(renewals < expected[:, -1:])
-    offset = np.arange(len(active)) * (expected[:, -1].max() + 1)  # makes one increasing axis of all units' own
-    axis, value = (expected + offset[:, None]).ravel(), (renewals + offset[:, None])[renewals < expected[:, -1:]]
-    times = np.tile(np.arange(expected.shape[1]), len(active))
-    at = np.interp(value, axis, times) / DRIVE_RATE_HZ
-    sample = np.minimum((at * rate_hz).astype(np.int64), samples - 1) + pad
-    unit = active[row]
-    fibres = (size[:, None] * SIZE[None, :]).ravel()[unit]
-    flat = np.bincount(sample * places + pool.source[unit], weights=fibres, minlength=trains.size)
-    return np.asarray(flat.reshape(trains.shape), dtype=np.float32)
+    unit, time = discharges(firing_rates(drive.T[muscle], THRESHOLD[index][:, None]), rng)
+    sample = np.minimum((time * rate_hz).astype(np.int64), samples - 1) + pad
+    fibres = size[muscle] * SIZE[index]
+    place = places[muscle * UNITS + index]
+    flat = np.bincount(sample * trains.shape[1] + place[unit], weights=fibres[unit], minlength=trains.size)
+    return flat.reshape(trains.shape).astype(np.float32)

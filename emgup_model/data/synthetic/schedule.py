@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from emgup_model.data.synthetic.activation import Segment
 from emgup_model.data.synthetic.arrays import Integers
 from emgup_model.data.synthetic.config import SyntheticConfig
+from emgup_model.data.synthetic.gestures import GESTURES
 
 # A held recording begins while the hand is still going to its gesture, or after: seconds since the first move (chosen).
 LATE_S = (0.25, 1.0)
@@ -22,7 +24,7 @@ class Planned:
     """One recording to be made.
 
     Attributes:
-        name: unique for the user.
+        name: unique for the user; it does not tell the gesture, since adaptation sees it.
         repetition: counted within the session.
         key: of its random numbers, together with the repetition: the gesture, or STREAM.
         start_s: seconds since the session began.
@@ -50,38 +52,40 @@ def repetitions_of(config: SyntheticConfig, frequency_rank: Integers) -> Integer
 
 
 def plan_session(
-    config: SyntheticConfig, frequency_rank: Integers, session: int, rng: np.random.Generator
+    config: SyntheticConfig, frequency_rank: Integers, session: int, rng_of: Callable[[int], np.random.Generator]
 ) -> list[Planned]:
-    """The recordings of one session, in order."""
+    """The recordings of one session, in order; the gestures of a repetition come in random order.
+
+    ``rng_of`` gives the generator of a repetition, so that none depends on how many there are.
+    """
     counts = repetitions_of(config, frequency_rank)
     plans: list[Planned] = []
     start = 0.0
     for repetition in range(config.repetitions):
+        rng = rng_of(repetition)
+        late = rng.uniform(*LATE_S, len(GESTURES))
         due = np.flatnonzero(counts > repetition)
         if config.rest_share is None:
-            new = [_held(config, session, repetition, int(g), rng) for g in due]
+            new = [_held(config, repetition, int(g), float(late[g])) for g in rng.permutation(due)]
         elif due.any():
-            new = [_stream(config, config.rest_share, session, repetition, due[due > 0], rng)]
+            new = [_stream(config, config.rest_share, repetition, due[due > 0], rng)]
         else:
             new = []
         for plan in new:
-            plans.append(replace(plan, start_s=round(start, 6)))
+            plans.append(replace(plan, name=f"s{session:02d}_{len(plans):04d}", start_s=round(start, 6)))
             start += plan.samples / config.sampling_rate_hz + config.pause_s
     return plans
 
 
-def _held(config: SyntheticConfig, session: int, repetition: int, gesture: int, rng: np.random.Generator) -> Planned:
-    late = float(rng.uniform(*LATE_S))
+def _held(config: SyntheticConfig, repetition: int, gesture: int, late: float) -> Planned:
     samples = max(1, round(config.seconds * config.sampling_rate_hz))
     segments = (Segment(gesture, late + samples / config.sampling_rate_hz),)
-    name = f"s{session:02d}_r{repetition:03d}_g{gesture:02d}"
-    return Planned(name, repetition, gesture, 0.0, samples, segments, late, gesture)
+    return Planned("", repetition, gesture, 0.0, samples, segments, late, gesture)
 
 
 def _stream(
     config: SyntheticConfig,
     rest_share: float,
-    session: int,
     repetition: int,
     gestures: Integers,
     rng: np.random.Generator,
@@ -98,5 +102,4 @@ def _stream(
     segments = tuple(
         Segment(int(g), int(k) / config.sampling_rate_hz) for g, k in zip(done, lengths, strict=True) if k > 0
     )
-    name = f"s{session:02d}_r{repetition:03d}_stream"
-    return Planned(name, repetition, STREAM, 0.0, int(lengths.sum()), segments, 0.0, np.repeat(done, lengths))
+    return Planned("", repetition, STREAM, 0.0, int(lengths.sum()), segments, 0.0, np.repeat(done, lengths))

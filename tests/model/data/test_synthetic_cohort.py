@@ -11,9 +11,11 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
+from scipy.signal import butter, sosfilt
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from emgup_model.config import parse
+from emgup_model.config import digest, parse
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import Recording, Store, UserFile, write_user
 from emgup_model.data.synthetic import (
@@ -41,6 +43,8 @@ CLEAN: dict[str, Any] = {
     },
 }
 
+GOLDEN = [1.975, 7.65, 12.203, 8.129, 6.963, 7.531, 8.034]
+
 
 def clean(seconds: float = 1.0, **groups: Any) -> SyntheticConfig:
     merged = {k: {**CLEAN.get(k, {}), **v} for k, v in {**CLEAN, **groups}.items()}
@@ -50,6 +54,13 @@ def clean(seconds: float = 1.0, **groups: Any) -> SyntheticConfig:
 def levels(recordings: list[Recording]) -> npt.NDArray[np.float64]:
     """(recordings, channels) RMS."""
     return np.array([np.sqrt((r.emg.astype(float) ** 2).mean(axis=0)) for r in recordings])
+
+
+def test_generator_still_makes_what_its_version_says() -> None:
+    """Golden levels of one user: when they change, raise cohort.GENERATOR, or stores made before would be kept."""
+    made = sorted(iter_recordings(SyntheticConfig(repetitions=1), 3), key=lambda r: int(np.asarray(r.label)))
+    assert cohort.GENERATOR == 1
+    np.testing.assert_allclose(levels(made).mean(axis=1), GOLDEN, rtol=0.01)
 
 
 def test_same_config_same_files_whatever_the_number_of_users(tmp_path: Path) -> None:
@@ -66,11 +77,22 @@ def test_same_config_same_files_whatever_the_number_of_users(tmp_path: Path) -> 
 
 
 def test_recordings_do_not_depend_on_what_else_is_recorded() -> None:
-    short = {r.name: r for r in iter_recordings(SyntheticConfig(seconds=0.5, repetitions=1, gestures=3), 4)}
-    long = {r.name: r for r in iter_recordings(SyntheticConfig(seconds=0.5, repetitions=1, gestures=7), 4)}
-    assert short.keys() < long.keys()
-    first = "s00_r000_g00"
-    np.testing.assert_array_equal(short[first].emg, long[first].emg)
+    def held(gesture: int, **more: Any) -> npt.NDArray[Any]:
+        still = {"fatigue": {"velocity_drop": 0, "amplitude_rise": 0}, "seconds": 0.5}
+        recordings = iter_recordings(SyntheticConfig(**still, **more), 4)
+        return next(r.emg for r in recordings if r.label == gesture and r.repetition == 0 and r.session == 0)
+
+    np.testing.assert_array_equal(held(2, repetitions=1, gestures=3), held(2, repetitions=2, sessions=2, users=1))
+
+
+def test_names_and_order_do_not_tell_the_gesture() -> None:
+    config = SyntheticConfig(repetitions=3, seconds=0.2)
+    recordings = list(iter_recordings(config, 0))
+    assert [r.name for r in recordings] == [f"s00_{i:04d}" for i in range(21)]
+    assert [r.start_s for r in recordings] == sorted(r.start_s for r in recordings)
+    order = np.array([int(np.asarray(r.label)) for r in recordings]).reshape(3, 7)
+    assert (np.sort(order, axis=1) == np.arange(7)).all()
+    assert len({tuple(row) for row in order}) == 3
 
 
 def test_default_is_a_myo_armband(tmp_path: Path) -> None:
@@ -154,10 +176,10 @@ def test_left_arm_is_the_mirror_image_and_says_so(tmp_path: Path) -> None:
 def test_fat_makes_the_signal_weaker_and_more_alike_between_channels() -> None:
     def run(fat: float) -> npt.NDArray[np.float64]:
         config = clean(anatomy={"fat_median_mm": fat, "fat_log_sd": 0}, device={**CLEAN["device"], "crosstalk": 0})
-        return levels(list(iter_recordings(config, 0)))[1:]
+        return levels([r for r in iter_recordings(config, 0) if r.label != 0])
 
     lean, thick = run(2.0), run(10.0)
-    assert thick.mean() < 0.5 * lean.mean()
+    assert thick.mean() < 0.6 * lean.mean()
     assert (thick.max(axis=1) / thick.mean(axis=1)).mean() < (lean.max(axis=1) / lean.mean(axis=1)).mean()
 
 
@@ -180,9 +202,8 @@ def test_sessions_differ_by_as_much_as_they_are_told_to() -> None:
         place = {**CLEAN["placement"], "session_rotation_sd_deg": rotation}
         style = {"repetition_log_sd": 0, "repetition_effort_log_sd": 0, "slip": 0, "force_noise": 0}
         config = clean(placement=place, style=style).model_copy(update={"sessions": 2})
-        a, b = (
-            np.log(levels([r for r in iter_recordings(config, 0) if r.session == s and r.label != 0])) for s in (0, 1)
-        )
+        made = sorted(iter_recordings(config, 0), key=lambda r: (r.session, int(np.asarray(r.label))))
+        a, b = (np.log(levels([r for r in made if r.session == s and r.label != 0])) for s in (0, 1))
         return float(np.abs(a - b).mean())
 
     assert distance(40) > 2 * distance(0)
@@ -295,6 +316,27 @@ def test_foreign_files_are_refused_and_left_alone(tmp_path: Path) -> None:
         synthesize(config, tmp_path / "file")
 
 
+def test_defaults_are_digested_as_if_they_had_been_given() -> None:
+    config = SyntheticConfig()
+    assert digest(parse(SyntheticConfig, config.model_dump(mode="json"), "again")) == digest(config)
+
+
+def settings_rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from settings_rows(type(field.default), f"{name}.")
+        else:
+            default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+            yield f"| `{prefix}{name}` | {'null' if default is None else default} | {field.description} |"
+
+
+def test_guide_lists_every_setting() -> None:
+    guide = Path(__file__).parents[3] / "docs" / "synthetic-cohort.md"
+    text = guide.read_text(encoding="utf-8")
+    missing = [row for row in settings_rows(SyntheticConfig) if row not in text]
+    assert not missing
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -337,7 +379,7 @@ def test_bad_settings_are_one_clear_line(data: dict[str, Any]) -> None:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_config_gives_valid_recordings(data: dict[str, Any], user: int) -> None:
     config = parse(SyntheticConfig, data, "test")
-    assert parse(SyntheticConfig, config.model_dump(mode="json"), "again") == config
+    assert digest(parse(SyntheticConfig, config.model_dump(mode="json"), "again")) == digest(config)
     names = set()
     half = 2 ** (config.device.adc_bits - 1)
     for r in iter_recordings(config, user):
@@ -354,39 +396,56 @@ def test_any_config_gives_valid_recordings(data: dict[str, Any], user: int) -> N
     assert len(names) >= config.sessions
 
 
-def features(x: npt.NDArray[Any], length: int, hop: int) -> npt.NDArray[np.float64]:
-    """(windows, 2 C) logarithms of RMS and of waveform length."""
-    windows = np.lib.stride_tricks.sliding_window_view(x.astype(float), length, axis=0)[::hop]
+Performed = list[tuple[int, int, npt.NDArray[Any]]]  # gesture, repetition, emg (T, C) at 200 Hz
+
+
+def performed(config: SyntheticConfig) -> list[Performed]:
+    """All users of a cohort of held gestures."""
+    return [
+        [(int(np.asarray(r.label)), r.repetition, r.emg) for r in iter_recordings(config, u)]
+        for u in range(config.users)
+    ]
+
+
+def features(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(windows, 2 C) logarithms of RMS and of mean absolute slope, above 10 Hz, windows of 52 samples, hop 20."""
+    sos = butter(2, 10, "highpass", fs=200, output="sos")
+    windows = np.lib.stride_tricks.sliding_window_view(sosfilt(sos, x.astype(float) - x[:1], axis=0), 52, axis=0)[::20]
     rms = np.sqrt((windows**2).mean(axis=-1))
     return np.log(np.concatenate([rms, np.abs(np.diff(windows, axis=-1)).mean(axis=-1)], axis=1) + 0.5)
 
 
-def accuracies(config: SyntheticConfig, folds: int) -> dict[str, npt.NDArray[np.float64]]:
+def accuracies(users: list[Performed], folds: int) -> dict[str, npt.NDArray[np.float64]]:
     """Per user: LDA trained on other users, the same with each user's mean removed, and trained within the user."""
     data = []
-    for u in range(config.users):
-        parts = [(features(r.emg, 52, 20), int(np.asarray(r.label)), r.repetition) for r in iter_recordings(config, u)]
-        lengths = [len(p[0]) for p in parts]
-        y, rep = (np.repeat([p[i] for p in parts], lengths) for i in (1, 2))
-        data.append((np.concatenate([p[0] for p in parts]), y, rep))
+    for recordings in users:
+        parts = [features(emg) for _, _, emg in recordings]
+        y, rep = (np.repeat([r[i] for r in recordings], [len(p) for p in parts]) for i in (0, 1))
+        data.append((np.concatenate(parts), y, rep))
 
     def lda() -> LinearDiscriminantAnalysis:
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1e-3)
 
     out: dict[str, list[float]] = {"cross": [], "centred": [], "within": []}
-    for u, (x, y, rep) in enumerate(data):
-        train = [d for v, d in enumerate(data) if v % folds != u % folds]
+    for fold in range(folds):
+        train = [d for v, d in enumerate(data) if v % folds != fold]
         labels = np.concatenate([d[1] for d in train])
-        out["cross"].append(lda().fit(np.concatenate([d[0] for d in train]), labels).score(x, y))
-        centred = np.concatenate([d[0] - d[0].mean(axis=0) for d in train])
-        out["centred"].append(lda().fit(centred, labels).score(x - x.mean(axis=0), y))
-        first = rep < config.repetitions // 2
-        out["within"].append(lda().fit(x[first], y[first]).score(x[~first], y[~first]))
+        plain = lda().fit(np.concatenate([d[0] for d in train]), labels)
+        centred = lda().fit(np.concatenate([d[0] - d[0].mean(axis=0) for d in train]), labels)
+        for x, y, rep in data[fold::folds]:
+            first = rep < (rep.max() + 1) // 2
+            out["cross"].append(plain.score(x, y))
+            out["centred"].append(centred.score(x - x.mean(axis=0), y))
+            out["within"].append(lda().fit(x[first], y[first]).score(x[~first], y[~first]))
     return {k: 100 * np.array(v) for k, v in out.items()}
 
 
+def summary(result: dict[str, npt.NDArray[np.float64]]) -> str:
+    return ", ".join(f"{k} {v.mean():.1f} ± {v.std():.1f} (worst {v.min():.0f})" for k, v in result.items())
+
+
 def test_training_on_others_loses_clearly_against_training_on_the_user() -> None:
-    result = accuracies(SyntheticConfig(users=10, seconds=2.5), folds=5)
+    result = accuracies(performed(SyntheticConfig(users=10, seconds=2.5)), folds=5)
     assert result["within"].mean() > 90
     assert result["within"].mean() - result["cross"].mean() > 10
     assert result["cross"].mean() > 50
@@ -394,15 +453,31 @@ def test_training_on_others_loses_clearly_against_training_on_the_user() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(6))
 def test_default_cohort_is_as_hard_as_the_myo_armband_data(seed: int) -> None:
-    """The same measurement on the Myo data (37 users): cross 75.7 (SD 15.4), centred 83.3, within 96.7."""
-    result = accuracies(SyntheticConfig(seed=seed), folds=5)
+    result = accuracies(performed(SyntheticConfig(seed=seed)), folds=5)
+    print(f"\nsynthetic, seed {seed}: {summary(result)}")
     mean = {k: v.mean() for k, v in result.items()}
-    assert 68 < mean["cross"] < 83
+    assert 68 < mean["cross"] < 84
     assert 9 < result["cross"].std() < 22
-    assert 3 < mean["centred"] - mean["cross"] < 17
+    assert 3 < mean["centred"] - mean["cross"] < 15
     assert 94 < mean["within"] < 99.5
+
+
+@pytest.mark.slow
+def test_myo_armband_data_by_the_same_measure(real_data: Path) -> None:
+    """Session 0 of the 37 users that are not copies of another."""
+    folders = sorted(p for p in real_data.glob("myo_armband/*Dataset/*") if p.is_dir())
+    folders = [p for p in folders if p.parts[-2:] not in {("PreTrainingDataset", f"Female{i}") for i in (7, 8, 9)}]
+    users: list[Performed] = []
+    for folder in folders:
+        read = [np.fromfile(folder / "training0" / f"classe_{i}.dat", "<i2").reshape(-1, 8) for i in range(28)]
+        users.append([(i % 7, i // 7, emg) for i, emg in enumerate(read)])
+    assert len(users) == 37
+    result = accuracies(users, folds=5)
+    print(f"\nMyo armband: {summary(result)}")
+    assert 70 < result["cross"].mean() < 82
+    assert 94 < result["within"].mean() < 99.5
 
 
 def test_file_is_readable_by_the_validating_reader(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_slower_conduction_lowers_the_spectrum() -> None:
 
 
 def test_motor_units_are_recruited_by_size_and_fire_at_physiological_rates() -> None:
-    rates = motor_units.firing_rates(np.array([[0.0, 0.05, 0.3, 1.0]]))
+    rates = motor_units.firing_rates(np.array([0.0, 0.05, 0.3, 1.0]), motor_units.THRESHOLD[:, None])
     recruited = (rates > 0).sum(axis=0)
     assert recruited[0] == 0
     assert 0 < recruited[1] < recruited[2] < recruited[3] == motor_units.UNITS
@@ -119,16 +119,16 @@ def test_motor_units_are_recruited_by_size_and_fire_at_physiological_rates() -> 
 
 def test_discharges_follow_the_rate_code_and_are_irregular() -> None:
     rng = np.random.default_rng(1)
-    pool = motor_units.draw_pool(rng)
+    places = motor_units.draw_places(rng)
     drive = np.zeros((2000, len(MUSCLES)))
     drive[:, 0] = (motor_units.THRESHOLD[0] + motor_units.THRESHOLD[1]) / 2  # one unit of the first muscle
-    trains = motor_units.spike_trains(pool, np.ones(len(MUSCLES)), drive, RATE, 100, rng)
+    trains = motor_units.spike_trains(places, np.ones(len(MUSCLES)), drive, RATE, 100, rng)
     assert trains.shape == (20_200, len(MUSCLES) * SITES)
     assert not trains[:100].any()
     assert not trains[-100:].any()
     assert not trains[:, SITES:].any()
     fired = np.flatnonzero(trains.sum(axis=1))
-    expected = float(motor_units.firing_rates(drive[:1].T)[0, 0]) * 20
+    expected = float(motor_units.firing_rates(drive[0, 0], motor_units.THRESHOLD[0])) * 20
     assert len(fired) == pytest.approx(expected, rel=0.05)
     intervals = np.diff(fired)
     assert np.std(intervals) / np.mean(intervals) == pytest.approx(0.2, abs=0.05)
