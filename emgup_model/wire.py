@@ -128,7 +128,7 @@ class Personalize(_Strict):
 
     release_id: Digest
     method: str = Field(max_length=1 << 14, description="configuration of the method, canonical JSON")
-    method_name: str = Field(min_length=1, max_length=200, description="what the experiment calls it; for the client's own records")
+    method_name: str = Field(min_length=1, max_length=200, description="for the client's own records")
     protocol: Protocol
     seed: int = Field(ge=0, lt=1 << 63)
     cell: Digest = Field(description="key of the result: the same key never means two results")

@@ -65,6 +65,14 @@ def prepare(experiment: Experiment, run: RunFolder, console: Console | None = No
     return Prepared(recordings, folds, releases, trusted)
 
 
+def check_inputs(experiment: Experiment, run: RunFolder) -> None:
+    """Raise what :func:`prepare` would raise about the recordings, before anything is written."""
+    if experiment.synthetic is None:
+        store = Store(store_path(experiment, run))
+        for user in _chosen_users(experiment, store):
+            check_user(store, user, experiment)
+
+
 def check_user(store: Store, user: str, experiment: Experiment) -> None:
     """Raise DataError unless the user can be trained and tested on: labels, two gestures, one whole sequence."""
     with store.open(user) as file:

@@ -22,7 +22,7 @@ from emgup_simulation.experiment import Experiment, RunFolder
 from emgup_simulation.finish import finish
 from emgup_simulation.launch import Outcome, launch
 from emgup_simulation.lock import exclusive
-from emgup_simulation.prepare import prepare
+from emgup_simulation.prepare import check_inputs, prepare
 from emgup_simulation.progress import progress_bar
 from emgup_simulation.run_config import AGAIN, COMMAND
 
@@ -38,6 +38,7 @@ def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
     Raises:
         EmgupError: the experiment cannot be prepared, Flower does not start, or the run folder is in use.
     """
+    check_inputs(experiment, run)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with _sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
