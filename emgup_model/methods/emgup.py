@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
+from emgup_model.methods.adabn import reestimate
 from emgup_model.methods.base import Adapted, Target, copy_model
+from emgup_model.methods.refined import RefinedSspConfig, run_refined_ssp
 from emgup_model.methods.ssa import SsaConfig, run_ssa
 from emgup_model.methods.ssp import SspConfig, run_ssp
 
 
+def _kind_of_ssp(value: Any) -> str:
+    kind = value.get("kind", "sequence_filter") if isinstance(value, dict) else getattr(value, "kind", "")
+    return str(kind)
+
+
+SecondStage = Annotated[
+    Annotated[SspConfig, Tag("sequence_filter")] | Annotated[RefinedSspConfig, Tag("refined")],
+    Discriminator(_kind_of_ssp),
+]
+"""The published second stage (also when no kind is given), or the refined one."""
+
+
 class EmgupConfig(Frozen):
-    """The two stages and the two switches that show where a gain comes from (docs/method.md)."""
+    """The two stages, how BatchNorm is treated, and the switches that show where a gain comes from (docs/method.md)."""
 
     kind: Literal["emgup"] = "emgup"
     batch_norm: Literal["batch", "frozen"] = Field(
         "batch", description="batch = train mode, running statistics move (A16); frozen = source statistics stay"
     )
+    target_share: float = Field(
+        0.0, ge=0, le=1, description="λ: share of the user in the BatchNorm statistics before SSA; 0 = the source's"
+    )
     gradients: bool = Field(True, description="false = the same forward passes, no optimiser step")
     ssa: SsaConfig = SsaConfig()
-    ssp: SspConfig = SspConfig()
+    ssp: SecondStage = SspConfig()
+
+
+class _Switches(TypedDict):
+    frozen_bn: bool
+    gradients: bool
+    generator: torch.Generator
 
 
 def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Adapted:
@@ -34,13 +57,12 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
     log: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):  # dropout and initialisation draw from the global generator
         torch.manual_seed(seed)
-        for name, stage, settings in (("ssa", run_ssa, config.ssa), ("ssp", run_ssp, config.ssp)):
-            log[name] = stage(
-                model,
-                target,
-                settings,  # type: ignore[arg-type]
-                frozen_bn=frozen,
-                gradients=config.gradients,
-                generator=generator,
-            )
+        if config.target_share:
+            reestimate(model, target.windows, config.target_share, generator)
+        switches = _Switches(frozen_bn=frozen, gradients=config.gradients, generator=generator)
+        log["ssa"] = run_ssa(model, target, config.ssa, **switches)
+        if isinstance(config.ssp, RefinedSspConfig):
+            log["ssp"] = run_refined_ssp(model, target, config.ssp, **switches)
+        else:
+            log["ssp"] = run_ssp(model, target, config.ssp, **switches)
     return Adapted(model.eval(), log)

@@ -26,6 +26,9 @@ class SsaConfig(Frozen):
     betas: tuple[float, float] = (0.5, 0.99)
     weight_decay: float = Field(3e-4, ge=0)
     temperature: float = Field(1.0, gt=0, description="A10: eq. 6 prints none")
+    candidates: Literal["all", "other_sequences"] = Field(
+        "all", description="A9: other_sequences leaves out neighbours of one recording, which share the gesture"
+    )
     second_view: Literal["reversed", "none"] = Field("reversed", description="none = Table 5, SSA without inversion")
     layers: int = Field(3, ge=1, le=12, description="of the context Transformer g")
     heads: int = Field(8, ge=1)
@@ -85,7 +88,9 @@ def sinusoidal_positions(length: int, dim: int) -> torch.Tensor:
     return out
 
 
-def info_nce(predicted: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor, temperature: float) -> torch.Tensor:
+def info_nce(
+    predicted: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor, temperature: float, other_only: bool = False
+) -> torch.Tensor:
     """Eq. 6: −log softmax of cosine similarity, the true latent against all latents of the view in the batch (A9).
 
     Args:
@@ -93,6 +98,7 @@ def info_nce(predicted: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor
         latents: (B, L, d) unit-norm latents of the view that is predicted.
         steps: (K,) positions of the true latents inside their sequence.
         temperature: τ.
+        other_only: compare with latents of other sequences only (besides the true one).
 
     Returns:
         Scalar mean over batch and steps; log(B·L) when predictions carry no information.
@@ -100,6 +106,11 @@ def info_nce(predicted: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor
     B, L, d = latents.shape
     similarity = F.normalize(predicted, dim=-1).reshape(-1, d) @ latents.reshape(-1, d).T / temperature
     true = torch.arange(B, device=latents.device).unsqueeze(1) * L + steps
+    if other_only:
+        sequence = torch.arange(B * L, device=latents.device) // L
+        own = sequence == torch.arange(B, device=latents.device).repeat_interleave(steps.numel()).unsqueeze(1)
+        own.scatter_(1, true.flatten().unsqueeze(1), False)
+        similarity = similarity.masked_fill(own, -torch.inf)
     return F.cross_entropy(similarity, true.flatten())
 
 
@@ -118,11 +129,12 @@ def contrastive_loss(
     K = config.future_windows
     T = z.shape[1] - K
     future = torch.arange(T, T + K, device=z.device)
+    others = config.candidates == "other_sequences"
     if config.second_view == "none":
-        return info_nce(w(g(z[:, :T])), z, future, config.temperature)
+        return info_nce(w(g(z[:, :T])), z, future, config.temperature, others)
     context, context2 = g(z[:, :T]), g(z2[:, K:])
-    forward = info_nce(w(context2), z, future, config.temperature)
-    backward = info_nce(w(context), z2, torch.arange(K, device=z.device), config.temperature)
+    forward = info_nce(w(context2), z, future, config.temperature, others)
+    backward = info_nce(w(context), z2, torch.arange(K, device=z.device), config.temperature, others)
     return (forward + backward) / 2
 
 

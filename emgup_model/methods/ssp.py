@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from emgup_model.methods.base import Target, copy_model, set_mode, shuffled
 class SspConfig(Frozen):
     """Stage 2. The defaults are the published schedule with the resolutions of docs/method.md."""
 
+    kind: Literal["sequence_filter"] = "sequence_filter"
     epochs: int = Field(10, ge=0, le=1000)
     batch_sequences: int = Field(64, ge=1)
     learning_rate: float = Field(1e-7, ge=0, le=1, description="of the whole model, classifier included")

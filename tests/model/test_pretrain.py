@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from emgup_model.data.store import Store, write_user
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.errors import DataError
 from emgup_model.pretrain import (
+    Augmentation,
     Epoch,
     LabelledUser,
     PretrainConfig,
@@ -109,6 +111,24 @@ def test_training_windows_stay_inside_their_recording_and_carry_its_label(users:
         assert torch.equal(x[:, 0, 0].long() % 3, y)
         seen += len(x)
     assert seen == len(sampler) == len(user.windows)
+
+
+def test_augmentation_rotates_the_ring_by_one_electrode_at_most_and_scales() -> None:
+    x = torch.arange(4.0).view(1, 4, 1).expand(400, 4, 5) + 1
+    rotated = Augmentation(rotated_share=1.0).apply(x, torch.Generator().manual_seed(0))
+    shifts = {tuple(row) for row in rotated[:, :, 0].tolist()}
+    assert shifts == {(1, 2, 3, 4), (4, 1, 2, 3), (2, 3, 4, 1)}
+    scaled = Augmentation(gain_log_sd=0.2).apply(x, torch.Generator().manual_seed(0)) / x
+    assert torch.allclose(scaled[:, :, :1].expand(-1, -1, 5), scaled)
+    assert float(scaled.log().std()) == pytest.approx(0.2 * 2**0.5, rel=0.1)
+    assert torch.equal(Augmentation().apply(x, torch.Generator()), x)
+
+
+def test_rotation_needs_a_ring(users: list[LabelledUser], toy_store: Store) -> None:
+    info = replace(toy_store.infos["u0"], ring=False)
+    config = CONFIG.model_copy(update={"augmentation": Augmentation(rotated_share=0.5)})
+    with pytest.raises(DataError, match="no ring"):
+        train_source(users[:2], users[2:3], info, BACKBONE, GRID, config, seed=1)
 
 
 def test_the_amplitude_constant_weighs_users_equally(users: list[LabelledUser]) -> None:
