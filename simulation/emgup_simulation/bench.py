@@ -40,15 +40,16 @@ def overhead(experiment: Experiment, run: RunFolder, console: Console) -> None:
     Raises:
         RunError: a run failed, or the federation computed other numbers than the loop.
     """
-    prepare(experiment, run, console)
+    work = _work_folder(run)
+    prepare(experiment, work, console)
     cores = experiment.federation.supernodes
     total = os.cpu_count() or 1
     console.print(f"bare loop, 1 process with {total} threads")
-    bare = _bare(run, 1, total)
+    bare = _bare(work, 1, total)
     console.print(f"bare loops side by side, {cores} processes with 1 thread each")
-    side = _bare(run, cores, 1)
+    side = _bare(work, cores, 1)
     console.print(f"federation, {cores} clients with 1 thread each")
-    federated = _federated(experiment, run, console)
+    federated = _federated(experiment, work, console)
     differing = sum(abs((federated.accuracies.get(k) or -1) - (a or -1)) > 1e-6 for k, a in bare.accuracies.items())
     rows = {"bare loop": bare, "bare loops side by side": side, "federation": federated}
     result = {
@@ -63,6 +64,27 @@ def overhead(experiment: Experiment, run: RunFolder, console: Console) -> None:
     write_atomic(path, json.dumps(result, indent=1) + "\n")
     _print(result, rows, console)
     console.print(f"written: {path}", soft_wrap=True, highlight=False)
+
+
+MADE_BEFORE = ("releases", "server", "cohort", "folds.json")
+"""What a run folder holds before its federation starts."""
+
+
+def _copy_prepared(source: RunFolder, to: RunFolder) -> None:
+    to.path.mkdir(parents=True, exist_ok=True)
+    for part in MADE_BEFORE:
+        path = source.path / part
+        if path.is_dir():
+            shutil.copytree(path, to.path / part, dirs_exist_ok=True)
+        elif path.exists():
+            shutil.copy(path, to.path / part)
+
+
+def _work_folder(run: RunFolder) -> RunFolder:
+    """A folder of the benchmark's own below ``run``; the run's releases are used, its results stay as they are."""
+    work = RunFolder(run.path / "overhead")
+    _copy_prepared(run, work)
+    return work
 
 
 def _print(result: dict[str, object], rows: dict[str, Measured], console: Console) -> None:
@@ -98,11 +120,7 @@ def _federated(experiment: Experiment, run: RunFolder, console: Console) -> Meas
 
     fresh = RunFolder(run.path / "federated")
     shutil.rmtree(fresh.path, ignore_errors=True)
-    fresh.path.mkdir()
-    for part in ("releases", "server", "cohort"):
-        if (run.path / part).exists():
-            shutil.copytree(run.path / part, fresh.path / part)
-    shutil.copy(run.folds, fresh.folds)
+    _copy_prepared(run, fresh)
     with PeakMemory() as memory:
         status = simulate(experiment, fresh, console)
     if status:
