@@ -211,8 +211,17 @@ def start(toy: Toy, log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "emgup_simulation.cli", "simulate", toy.run_config["experiment"]]
     with log.open("wb") as output:
         return subprocess.Popen(
-            [*command, "--out", str(toy.run.path)], stdout=output, stderr=output, start_new_session=True
+            [*command, "--out", str(toy.run.path)],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=listen_to_ctrl_c,
         )
+
+
+def listen_to_ctrl_c() -> None:
+    """A shell's background jobs, and so what they start, ignore SIGINT: undo that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:
