@@ -68,6 +68,13 @@ def predict_logits(model: Backbone, windows: WindowedUser, batch: int = 4096) ->
     return torch.cat(out)
 
 
+def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One optimiser step down the gradient of ``loss``."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
 @torch.no_grad()
 def embed_all(model: Backbone, windows: WindowedUser, batch: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, d) embeddings and (N, K) logits of all windows in eval mode, on the windows' device; leaves eval mode on."""

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.data.windows import WindowedUser
-from emgup_model.methods.base import Target, embed_all, set_mode, shuffled
+from emgup_model.methods.base import Target, descend, embed_all, set_mode, shuffled
 from emgup_model.methods.information import entropy
 from emgup_model.methods.shot import prototype_labels
 
@@ -129,9 +129,7 @@ def run_refined_ssp(
             with torch.set_grad_enabled(gradients):
                 loss = regularised_loss(model(windows.batch(chosen)), labels[chosen], prior, config)
             if gradients:
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                descend(optimiser, loss)
             losses.append(loss.detach())
             log["steps"] += 1
         if losses:

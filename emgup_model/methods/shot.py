@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.adabn import reestimate
-from emgup_model.methods.base import Adapted, Target, copy_model, embed_all, set_mode, shuffled
+from emgup_model.methods.base import Adapted, Target, copy_model, descend, embed_all, set_mode, shuffled
 from emgup_model.methods.information import entropy, marginal_entropy
 
 
@@ -67,8 +67,6 @@ def adapt(model: Backbone, target: Target, config: ShotConfig, seed: int) -> Ada
             loss = entropy(out).mean() + config.pseudo_label_weight * F.cross_entropy(out, labels[chosen])
             if config.diversity:
                 loss = loss - marginal_entropy(out)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            descend(optimiser, loss)
             steps += 1
     return Adapted(model.eval(), {"steps": steps})

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
-from emgup_model.methods.base import Target, set_mode, shuffled
+from emgup_model.methods.base import Target, descend, set_mode, shuffled
 
 
 class SsaConfig(Frozen):
@@ -175,9 +175,7 @@ def run_ssa(
                 z2 = _embed(model, windows.batch(chosen.flip(1).flatten()), chosen.shape)
                 loss = contrastive_loss(z, z2, g, w, config)
             if gradients:
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                descend(optimiser, loss)
             losses.append(loss.detach())
             log["steps"] += 1
         log["loss"].append(float(torch.stack(losses).mean()))

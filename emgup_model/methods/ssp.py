@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
-from emgup_model.methods.base import Target, copy_model, set_mode, shuffled
+from emgup_model.methods.base import Target, copy_model, descend, set_mode, shuffled
 
 
 class SspConfig(Frozen):
@@ -105,9 +105,7 @@ def run_ssp(
             with torch.set_grad_enabled(gradients):
                 loss = F.cross_entropy(model(x)[keep], label[keep])
             if gradients:
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                descend(optimiser, loss)
                 update_teacher(teacher, model, config.ema)
             losses.append(loss.detach())
             log["steps"] += 1

@@ -11,7 +11,7 @@ from torch import nn
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.adabn import reestimate
-from emgup_model.methods.base import Adapted, Target, batch_norms, copy_model, set_mode, shuffled
+from emgup_model.methods.base import Adapted, Target, batch_norms, copy_model, descend, set_mode, shuffled
 from emgup_model.methods.information import entropy, marginal_entropy
 
 
@@ -50,9 +50,7 @@ def adapt(model: Backbone, target: Target, config: TentConfig, seed: int) -> Ada
             loss = entropy(logits).mean()
             if config.diversity:
                 loss = loss - marginal_entropy(logits)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            descend(optimiser, loss)
             steps += 1
     model.requires_grad_(True)
     reestimate(model, target.windows, 1.0, generator)
