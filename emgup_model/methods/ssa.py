@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
+from emgup_model.data.windows import WindowedUser
 from emgup_model.methods.base import Target, descend, set_mode, shuffled
 
 
@@ -20,6 +21,9 @@ class SsaConfig(Frozen):
 
     epochs: int = Field(5, ge=0, le=1000)
     batch_sequences: int = Field(64, ge=1, description="A3: sequences in a batch, not windows")
+    sequence_length: int | None = Field(
+        None, ge=2, description="A4: L = T + K of this stage alone (Table 4); null = the release's"
+    )
     future_windows: int = Field(3, ge=1, description="K = L − T: windows to predict")
     learning_rate: float = Field(1e-7, ge=0, le=1, description="of the feature extractor f")
     auxiliary_learning_rate: float = Field(1e-4, ge=0, le=1, description="of the context network g and the heads W")
@@ -29,7 +33,12 @@ class SsaConfig(Frozen):
     candidates: Literal["all", "other_sequences"] = Field(
         "all", description="A9: other_sequences leaves out neighbours of one recording, which share the gesture"
     )
-    second_view: Literal["reversed", "none"] = Field("reversed", description="none = Table 5, SSA without inversion")
+    second_view: Literal["reversed", "masked", "none"] = Field(
+        "reversed", description="Table 5: masked = same order, samples zeroed (A27); none = one view, one pass (A26)"
+    )
+    masked_share: float | None = Field(
+        None, gt=0, lt=1, description="share of each window's time samples that second_view: masked zeroes"
+    )
     layers: int = Field(3, ge=1, le=12, description="of the context Transformer g")
     heads: int = Field(8, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1, description="in g and W")
@@ -38,6 +47,12 @@ class SsaConfig(Frozen):
     def _betas(self) -> SsaConfig:
         if not all(0 <= b < 1 for b in self.betas):
             raise ValueError("betas must lie in [0, 1)")
+        return self
+
+    @model_validator(mode="after")
+    def _mask(self) -> SsaConfig:
+        if (self.second_view == "masked") != (self.masked_share is not None):
+            raise ValueError("masked_share goes with second_view: masked, and only with it")
         return self
 
 
@@ -115,13 +130,14 @@ def info_nce(
 
 
 def contrastive_loss(
-    z: torch.Tensor, z2: torch.Tensor, g: ContextNetwork, w: Predictor, config: SsaConfig
+    z: torch.Tensor, z2: torch.Tensor | None, g: ContextNetwork, w: Predictor, config: SsaConfig
 ) -> torch.Tensor:
-    """The loss of eq. 6 in both directions, averaged (docs/method.md, A7-A8).
+    """The loss of eq. 6 in both directions, averaged (docs/method.md, A7-A8; docs/ablations.md, A26-A27).
 
     Args:
         z: (B, L, d) unit-norm latents of the sequence x_1..x_L.
-        z2: (B, L, d) unit-norm latents of the second view, z2_t = f(x_{L+1−t}) for the reversed one.
+        z2: (B, L, d) unit-norm latents of the second view: z2_t = f(x_{L+1−t}) if reversed, f(masked x_t) if masked;
+            None: one view, whose context predicts its own future.
         g: context network.
         w: prediction heads.
         config: K, τ and the kind of second view.
@@ -130,12 +146,49 @@ def contrastive_loss(
     T = z.shape[1] - K
     future = torch.arange(T, T + K, device=z.device)
     others = config.candidates == "other_sequences"
-    if config.second_view == "none":
-        return info_nce(w(g(z[:, :T])), z, future, config.temperature, others)
-    context, context2 = g(z[:, :T]), g(z2[:, K:])
+    context = g(z[:, :T])
+    if z2 is None:
+        return info_nce(w(context), z, future, config.temperature, others)
+    if config.second_view == "masked":  # the same order: both contexts read 1..T, both futures are T+1..L
+        context2, future2 = g(z2[:, :T]), future
+    else:
+        context2, future2 = g(z2[:, K:]), torch.arange(K, device=z.device)
     forward = info_nce(w(context2), z, future, config.temperature, others)
-    backward = info_nce(w(context), z2, torch.arange(K, device=z.device), config.temperature, others)
+    backward = info_nce(w(context), z2, future2, config.temperature, others)
     return (forward + backward) / 2
+
+
+def mask_samples(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Windows (N, C, W) with round(share·W) random time samples of each, at least one, zeroed on all channels (A27)."""
+    count = max(1, round(share * x.shape[2]))
+    order = torch.rand(x.shape[0], x.shape[2], generator=generator).argsort(1)
+    return x.masked_fill((order < count).to(x.device).unsqueeze(1), 0.0)
+
+
+def second_view(
+    windows: WindowedUser, index: torch.Tensor, config: SsaConfig, generator: torch.Generator
+) -> torch.Tensor | None:
+    """(B·L, C, W) windows of the second view of the sequences ``index`` (B, L); None if there is only one view."""
+    if config.second_view == "none":
+        return None
+    if config.second_view == "reversed":
+        return windows.batch(index.flip(1).flatten())
+    return mask_samples(windows.batch(index.flatten()), config.masked_share or 0.0, generator)
+
+
+def cut_sequences(target: Target, config: SsaConfig) -> list[torch.Tensor]:
+    """Window indices of the sequences SSA trains on: whole ones of its own length, or of the release's.
+
+    Raises:
+        ValueError: a sequence has no window left for the context, or no recording is as long as SSA's own sequences.
+    """
+    L = config.sequence_length or target.sequence_length
+    if config.epochs and config.future_windows >= L:
+        raise ValueError(f"future_windows must be smaller than the sequence length {L}")
+    sequences = target.windows.sequences(L)
+    if config.epochs and config.sequence_length and not sequences:
+        raise ValueError(f"no recording has the {L} windows of ssa.sequence_length")
+    return sequences
 
 
 def run_ssa(
@@ -145,17 +198,14 @@ def run_ssa(
 
     With ``gradients`` off only the forward passes are made: what is left is their effect on BatchNorm statistics.
     """
-    L = target.sequence_length
-    if config.epochs and config.future_windows >= L:
-        raise ValueError(f"future_windows must be smaller than the sequence length {L}")
     windows = target.windows
-    sequences = windows.sequences(L)
+    sequences = cut_sequences(target, config)
     log: dict[str, Any] = {"sequences": len(sequences), "steps": 0, "loss": []}
     if not sequences or not config.epochs:
         return log
     index = torch.stack(sequences)
     device = windows.starts.device
-    g = ContextNetwork(model.embedding_dim, L, config).to(device)
+    g = ContextNetwork(model.embedding_dim, index.shape[1], config).to(device)
     w = Predictor(model.embedding_dim, config.future_windows, config.dropout).to(device)
     optimiser = torch.optim.Adam(
         [
@@ -172,7 +222,8 @@ def run_ssa(
             chosen = index[batch.to(device)]
             with torch.set_grad_enabled(gradients):
                 z = _embed(model, windows.batch(chosen.flatten()), chosen.shape)
-                z2 = _embed(model, windows.batch(chosen.flip(1).flatten()), chosen.shape)
+                other = second_view(windows, chosen, config, generator)
+                z2 = None if other is None else _embed(model, other, chosen.shape)
                 loss = contrastive_loss(z, z2, g, w, config)
             if gradients:
                 descend(optimiser, loss)
