@@ -38,6 +38,9 @@ class EmgupConfig(Frozen):
     target_share: float = Field(
         0.0, ge=0, le=1, description="λ: share of the user in the BatchNorm statistics before SSA; 0 = the source's"
     )
+    reestimate_at_end: bool = Field(
+        False, description="after SSP, take the user's exact BatchNorm statistics for the final weights (as AdaBN)"
+    )
     gradients: bool = Field(True, description="false = the same forward passes, no optimiser step")
     ssa: SsaConfig = SsaConfig()
     ssp: SecondStage = SspConfig()
@@ -65,4 +68,6 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
             log["ssp"] = run_refined_ssp(model, target, config.ssp, **switches)
         else:
             log["ssp"] = run_ssp(model, target, config.ssp, **switches)
+        if config.reestimate_at_end:
+            reestimate(model, target.windows, 1.0, generator)
     return Adapted(model.eval(), log)

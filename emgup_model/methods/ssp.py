@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.base import Target, copy_model, descend, set_mode, shuffled
+from emgup_model.methods.information import marginal_entropy
 
 
 class SspConfig(Frozen):
@@ -31,6 +32,9 @@ class SspConfig(Frozen):
         0.9, ge=0, le=1, description="A21: windows above this train if no sequence is kept; null = skip the step"
     )
     ema: float = Field(0.996, ge=0, le=1, description="α (eq. 10), parameters only (A17)")
+    diversity_weight: float = Field(
+        0.0, ge=0, description="of −H(mean prediction of the batch); not in the paper, 0 = eq. 9 alone"
+    )
 
     @model_validator(mode="after")
     def _betas(self) -> SspConfig:
@@ -68,6 +72,21 @@ def update_teacher(teacher: Backbone, student: Backbone, alpha: float) -> None:
         t.mul_(alpha).add_(s, alpha=1 - alpha)
 
 
+def student_loss(logits: torch.Tensor, label: torch.Tensor, keep: torch.Tensor, config: SspConfig) -> torch.Tensor:
+    """Eq. 9 on the kept windows, minus the weighted entropy of the mean prediction (nats) of the whole batch.
+
+    Args:
+        logits: (B, K) of the student.
+        label: (B,) pseudo-labels of the teacher.
+        keep: (B,) bool, at least one true.
+        config: weight of the diversity term.
+    """
+    loss = F.cross_entropy(logits[keep], label[keep])
+    if config.diversity_weight:
+        loss = loss - config.diversity_weight * marginal_entropy(logits)
+    return loss
+
+
 def run_ssp(
     model: Backbone, target: Target, config: SspConfig, *, frozen_bn: bool, gradients: bool, generator: torch.Generator
 ) -> dict[str, Any]:
@@ -103,7 +122,7 @@ def run_ssp(
                 log["skipped"] += 1
                 continue
             with torch.set_grad_enabled(gradients):
-                loss = F.cross_entropy(model(x)[keep], label[keep])
+                loss = student_loss(model(x), label, keep, config)
             if gradients:
                 descend(optimiser, loss)
                 update_teacher(teacher, model, config.ema)

@@ -22,6 +22,7 @@ from emgup_model.methods import (
     adapt,
 )
 from emgup_model.methods.base import batch_norms, copy_model, predict_logits
+from emgup_model.methods.information import marginal_entropy
 from emgup_model.methods.refined import RefinedSspConfig
 from emgup_model.methods.ssa import SsaConfig
 from emgup_model.methods.ssp import SspConfig
@@ -35,6 +36,12 @@ CONFIGS = {
         target_share=0.5,
         ssa=SsaConfig(epochs=1, candidates="other_sequences"),
         ssp=RefinedSspConfig(epochs=2, prior="estimated"),
+    ),
+    "emgup_masked": EmgupConfig(
+        target_share=1.0,
+        reestimate_at_end=True,
+        ssa=SsaConfig(epochs=2, sequence_length=6, second_view="masked", masked_share=0.15),
+        ssp=SspConfig(epochs=2, diversity_weight=1.0),
     ),
     "shot": ShotConfig(epochs=2, target_share=0.5),
     "tent": TentConfig(epochs=2, diversity=True),
@@ -139,6 +146,30 @@ def test_frozen_batch_norm_keeps_the_source_statistics(model: Backbone) -> None:
     result = adapt(model, target(), EmgupConfig(batch_norm="frozen"), 0)
     assert not changed(model, result.model, "running")
     assert weights_moved(model, result.model) > 0
+
+
+def test_statistics_taken_at_the_end_are_those_of_the_final_weights(model: Backbone) -> None:
+    stages = {"ssa": SsaConfig(epochs=3, learning_rate=1e-3), "ssp": SspConfig(epochs=3, learning_rate=1e-3)}
+    moved = adapt(model, target(), EmgupConfig(**stages), 0).model
+    result = adapt(model, target(), EmgupConfig(**stages, reestimate_at_end=True), 0).model
+    assert weights_moved(moved, result) == 0
+    assert changed(moved, result, "running_mean")
+    exact = adapt(moved, target(), AdaBnConfig(), 0).model
+    for a, b in zip(batch_norms(result), batch_norms(exact), strict=True):
+        assert torch.allclose(a.running_mean, b.running_mean, atol=1e-5)  # type: ignore[arg-type]
+        assert torch.allclose(a.running_var, b.running_var, rtol=1e-4)  # type: ignore[arg-type]
+
+
+def test_the_diversity_term_spreads_predictions_over_gestures(model: Backbone) -> None:
+    with torch.no_grad():
+        model.get_parameter("head.bias")[0] += 2  # nearly every window is taken for the first gesture
+
+    def spread(weight: float) -> float:
+        stage = SspConfig(epochs=20, learning_rate=1e-3, confidence=0, confident_share=0, diversity_weight=weight)
+        config = EmgupConfig(ssa=SsaConfig(epochs=0), ssp=stage)
+        return float(marginal_entropy(predict_logits(adapt(model, target(), config, 0).model, target().windows)))
+
+    assert spread(1.0) > spread(0.0) + 0.05
 
 
 def test_the_classifier_moves_in_ssp_only(model: Backbone) -> None:

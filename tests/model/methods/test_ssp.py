@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from torch.nn import functional as F
 
 from emgup_model.backbones import CnnConfig, build_backbone
 from emgup_model.methods.base import copy_model
-from emgup_model.methods.ssp import SspConfig, select_windows, update_teacher
+from emgup_model.methods.ssp import SspConfig, select_windows, student_loss, update_teacher
 
 
 def test_a_sequence_is_kept_with_all_its_windows_when_enough_are_confident() -> None:
@@ -41,6 +43,18 @@ def test_without_a_kept_sequence_single_windows_above_the_fallback_train() -> No
 def test_no_filter_keeps_everything() -> None:
     config = SspConfig(confidence=0.0, confident_share=0.0)
     assert select_windows(torch.rand(10) * 0.1, torch.arange(10) // 5, config)[0].all()
+
+
+def test_the_student_learns_kept_windows_only_and_the_diversity_term_sees_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    keep = torch.tensor([True, True, False, False, False, False])
+    eq9 = F.cross_entropy(logits[:2], label[:2])
+    assert torch.equal(student_loss(logits, label, keep, SspConfig()), eq9)
+    mean = logits.softmax(1).mean(0)
+    entropy = float(-(mean * mean.log()).sum())
+    weighted = student_loss(logits, label, keep, SspConfig(diversity_weight=0.5))
+    assert float(weighted) == pytest.approx(float(eq9) - 0.5 * entropy, abs=1e-6)
 
 
 def test_the_teacher_is_an_exponential_average_of_parameters_only() -> None:
