@@ -63,8 +63,9 @@ class Experiment(Frozen):
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Resolve an experiment: its YAML, the method and backbone files it names, then ``key.sub=value`` overrides.
 
-    Methods and backbone may be names (``methods: [adabn, emgup_paper]``) or written out; after resolution both look
-    the same, so ``methods.emgup_paper.ssa.epochs=10`` and ``backbone.width=32`` work either way.
+    Methods and backbone may be names (``methods: [adabn, emgup_paper]``) or written out, and a method may be a variant
+    of a named one (``methods: {ssa_only: {extends: emgup_paper, ssp: {epochs: 0}}}``, docs/ablations.md); after
+    resolution all look the same, so ``methods.emgup_paper.ssa.epochs=10`` and ``backbone.width=32`` work either way.
 
     Raises:
         ConfigError: no such file, or a key or value the models refuse.
@@ -86,7 +87,32 @@ def _resolve_names(data: dict[str, Any], where: str) -> dict[str, Any]:
         if not all(isinstance(m, str) for m in methods) or len(set(methods)) != len(methods):
             raise ConfigError(f"{where}: methods must be a list of different names, or a mapping of name to settings")
         data["methods"] = {Path(m).stem: load_yaml(find_config("methods", m)) for m in methods}
+    elif isinstance(methods, dict):
+        data["methods"] = {name: _extended(entry, f"{where}: methods.{name}") for name, entry in methods.items()}
     return data
+
+
+def _extended(entry: Any, where: str) -> Any:
+    """A method's entry with its ``extends`` replaced by the settings of that method file, its own settings on top."""
+    if not isinstance(entry, dict) or "extends" not in entry:
+        return entry
+    name = entry["extends"]
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}.extends must be the name of a method or the path of its .yaml file")
+    try:
+        base = load_yaml(find_config("methods", name))
+    except ConfigError as e:
+        raise ConfigError(f"{where}.extends: {e}") from None
+    return _merged(base, {key: value for key, value in entry.items() if key != "extends"})
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Copy of ``base`` with ``changes`` on top; mappings are merged key by key, anything else is replaced."""
+    out = dict(base)
+    for key, value in changes.items():
+        below = out.get(key)
+        out[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return out
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from emgup_model.config import configs_dir, dump_yaml
+from emgup_model.config import configs_dir, digest, dump_yaml
 from emgup_model.errors import ConfigError
-from emgup_model.methods import EmgupConfig
+from emgup_model.methods import AdaBnConfig, EmgupConfig, load_method
+from emgup_model.methods.ssp import SspConfig
 from emgup_simulation.experiment import default_run_folder, load_experiment, store_path
 
 
@@ -33,6 +34,104 @@ def test_a_resolved_experiment_reads_back_as_itself(tmp_path: Path) -> None:
     experiment = load_experiment("myo", ["backbone.width=32"])
     (tmp_path / "experiment.yaml").write_text(dump_yaml(experiment))
     assert load_experiment(tmp_path / "experiment.yaml") == experiment
+
+
+def written(folder: Path, methods: str) -> Path:
+    """An experiment file whose methods are the given YAML mapping."""
+    path = folder / "variants.yaml"
+    path.write_text(f"name: variants\nsynthetic: {{}}\nmethods: {methods}\n")
+    return path
+
+
+def test_a_method_may_extend_a_shipped_one_and_change_only_what_it_says(tmp_path: Path) -> None:
+    path = written(tmp_path, "{ssp_only: {extends: emgup_paper, ssa: {epochs: 0}}, plain: {kind: adabn}}")
+    experiment = load_experiment(path)
+    variant, paper = experiment.methods["ssp_only"], load_method("emgup_paper")
+    assert isinstance(variant, EmgupConfig)
+    assert isinstance(paper, EmgupConfig)
+    assert variant == paper.model_copy(update={"ssa": paper.ssa.model_copy(update={"epochs": 0})})
+    assert experiment.methods["plain"] == AdaBnConfig()
+    assert "extends" not in dump_yaml(experiment)
+    (tmp_path / "experiment.yaml").write_text(dump_yaml(experiment))
+    assert load_experiment(tmp_path / "experiment.yaml") == experiment
+
+
+def test_a_variant_can_extend_a_file_and_be_overridden_like_any_method(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("{kind: emgup, ssa: {epochs: 3, temperature: 0.5}}\n")
+    path = written(tmp_path, f"{{a: {{extends: {own}, ssa: {{epochs: 4}}}}}}")
+    method = load_experiment(path, ["methods.a.ssa.future_windows=5"]).methods["a"]
+    assert isinstance(method, EmgupConfig)
+    assert (method.ssa.epochs, method.ssa.temperature, method.ssa.future_windows) == (4, 0.5, 5)
+
+
+def test_a_variant_can_be_given_on_the_command_line() -> None:
+    method = load_experiment("default", ["methods={a: {extends: emgup_paper, gradients: false}}"]).methods["a"]
+    assert method == load_method("emgup_nograd")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{extends: emgup_papr}", r"methods\.a\.extends: unknown method 'emgup_papr'; shipped are: .*emgup_paper"),
+        ("{extends: none.yaml}", r"methods\.a\.extends: no config file at none\.yaml"),
+        ("{extends: [emgup_paper]}", r"methods\.a\.extends must be the name of a method"),
+        ("{extends: emgup_paper, ssa: {lr: 1}}", r"unknown key 'methods\.a\.emgup\.ssa\.lr'"),
+        ("{extends: adabn, ssa: {epochs: 1}}", r"unknown key 'methods\.a\.adabn\.ssa'"),
+    ],
+)
+def test_a_wrong_variant_is_one_line(entry: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_experiment(written(tmp_path, f"{{a: {entry}}}"))
+    assert "\n" not in str(error.value)
+
+
+ABLATIONS = ("table2", "table3", "table4", "table5")
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_uses_the_source_models_of_myo_and_no_two_rows_are_the_same(name: str) -> None:
+    table, myo = load_experiment(name), load_experiment("myo")
+    for part in ("store", "users", "windows", "preprocessing", "backbone", "pretrain", "folds"):
+        assert getattr(table, part) == getattr(myo, part)
+    assert table.protocols == ("transductive",)
+    assert table.seeds == (0, 1, 2)
+    assert len({digest(config) for config in table.methods.values()}) == len(table.methods)
+    assert table.methods["source_only"] == load_method("source_only")
+    assert table.methods["adabn"] == load_method("adabn")
+
+
+def test_rows_that_two_ablations_share_have_one_name_and_one_config() -> None:
+    """Then the cells are shared too when the tables are written to the same run folder."""
+    tables = [load_experiment(name).methods for name in ABLATIONS]
+    for first in tables:
+        for second in tables:
+            assert all(first[name] == second[name] for name in first.keys() & second.keys())
+
+
+def row(table: str, name: str) -> EmgupConfig:
+    method = load_experiment(table).methods[name]
+    assert isinstance(method, EmgupConfig)
+    return method
+
+
+@pytest.mark.parametrize("setting", ["published", "working"])
+def test_the_rows_of_the_ablations_vary_what_the_paper_varies(setting: str) -> None:
+    full = row("table2", f"{setting}_ssa_ssp")
+    assert full == load_method({"published": "emgup_paper"}.get(setting, "emgup_working"))
+    ssa, ssp = row("table2", f"{setting}_ssa"), row("table2", f"{setting}_ssp")
+    assert (ssa.ssa, ssa.ssp.epochs) == (full.ssa, 0)
+    assert (ssp.ssp, ssp.ssa.epochs) == (full.ssp, 0)
+    unfiltered = row("table3", f"{setting}_ssp_no_filter").ssp
+    assert isinstance(unfiltered, SspConfig)
+    assert (unfiltered.confidence, unfiltered.confident_share) == (0, 0)
+    for T in (8, 12, 17, 24):
+        at = row("table4", f"{setting}_ssa_t{T:02d}")
+        assert (at.ssa.sequence_length, at.ssa.future_windows, at.ssp.epochs) == (T + 3, 3, 0)
+    assert row("table5", f"{setting}_ssa").ssa.second_view == "reversed"
+    masked = row("table5", f"{setting}_ssa_masking").ssa
+    assert (masked.second_view, masked.masked_share) == ("masked", 0.15)
+    assert row("table5", f"{setting}_ssa_no_inversion").ssa.second_view == "none"
 
 
 @pytest.mark.parametrize(
