@@ -20,12 +20,30 @@ from emgup_model.data.windows import WindowedUser, load_windows, window_labels
 from emgup_model.errors import ConfigError, DataError
 from emgup_model.evaluation.metrics import user_metrics
 from emgup_model.evaluation.protocols import Protocol, select, split_recordings
+from emgup_model.evaluation.scenarios import Scenario, draw, rest_gesture
 from emgup_model.methods import MethodConfig, Target, adapt, predict_logits
 from emgup_model.release import Release, ReleaseManifest
 
 
 class NotApplicableError(DataError):
     """The protocol has no row for this user (``later_sessions`` for a user with one session)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done for a user: with the recordings and the release, everything that determines the result.
+
+    Attributes:
+        method: method and settings.
+        protocol: which recordings adapt and which test.
+        scenario: which of the adapting recordings' windows the method gets; any but ``balanced`` is drawn with labels.
+        seed: of every random draw, the scenario's and the method's.
+    """
+
+    method: MethodConfig
+    protocol: Protocol
+    scenario: Scenario = "balanced"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,29 +72,26 @@ class Personalization:
     evaluation: Evaluation | None
 
 
-def personalize(
-    user_path: Path, release: Release, method: MethodConfig, protocol: Protocol, seed: int, device: str = "cpu"
-) -> Personalization:
+def personalize(user_path: Path, release: Release, task: Task, device: str = "cpu") -> Personalization:
     """Adapt a verified release to one user's recordings.
 
     Args:
         user_path: the user's recording file.
         release: source release; its model is not changed.
-        method: method and settings.
-        protocol: which recordings adapt and which test.
-        seed: of every random draw.
+        task: method, protocol, scenario and seed.
         device: torch device.
 
     Raises:
-        DataError: the file does not fit the release, is too short, or (where labelled) shows one gesture only.
+        DataError: the file does not fit the release, is too short, or (where labelled) shows one gesture only; the
+            scenario cannot be drawn.
         NotApplicableError: the protocol has no row for this user.
     """
-    adapt_windows, test_windows = load_user(user_path, release.manifest, protocol)
+    adapt_windows, test_windows = load_user(user_path, release.manifest, task)
     model = release.model.to(device)
     target = Target(adapt_windows.to(device), release.manifest.windows.sequence_length)
     started = time.perf_counter()
     try:
-        adapted = adapt(model, target, method, seed)
+        adapted = adapt(model, target, task.method, task.seed)
     except ValueError as e:
         raise ConfigError(f"the method's settings do not fit this release: {e}") from None
     seconds = time.perf_counter() - started
@@ -88,13 +103,18 @@ def personalize(
     return Personalization(adapted.model.cpu(), log, seconds, evaluation)
 
 
-def load_user(path: Path, manifest: ReleaseManifest, protocol: Protocol) -> tuple[WindowedUser, WindowedUser]:
-    """(windows to adapt on, windows to test on), cut from recordings that are read once."""
+def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> tuple[WindowedUser, WindowedUser]:
+    """(windows to adapt on, windows to test on), cut from recordings that are read once.
+
+    The scenario thins the windows to adapt on only: the test set is the protocol's, whatever the scenario.
+    """
     with UserFile(path) as file:
         check_fits(file, manifest)
-        split = split_recordings(file.recordings, protocol)
+        split = split_recordings(file.recordings, task.protocol)
         if split is None:
-            raise NotApplicableError(f"user '{file.info.user}' has one session; protocol {protocol} needs later ones")
+            raise NotApplicableError(
+                f"user '{file.info.user}' has one session; protocol {task.protocol} needs later ones"
+            )
         names = [r.name for r in file.recordings if r.name in {*split[0], *split[1]}]
         windows = load_windows(file, manifest.windows, manifest.preprocessing, manifest.scale, names)
         user = file.info.user
@@ -106,8 +126,38 @@ def load_user(path: Path, manifest: ReleaseManifest, protocol: Protocol) -> tupl
             "shorter sequences"
         )
     if not len(test_windows):
-        raise DataError(f"user '{user}' has no window to test on under protocol {protocol}")
-    return adapt_windows, test_windows
+        raise DataError(f"user '{user}' has no window to test on under protocol {task.protocol}")
+    return _drawn(path, adapt_windows, manifest, task), test_windows
+
+
+def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: Task) -> WindowedUser:
+    """The windows that the scenario leaves. The only place before adaptation that opens labels."""
+    if task.scenario == "balanced":
+        return windows
+    with UserFile(path) as file:
+        info, samples = file.info, {r.name: r.n_samples for r in file.recordings}
+    labels = read_labels(path)
+    if not labels:
+        raise DataError(
+            f"user '{info.user}' has no labels, and scenario {task.scenario} is drawn with them; use scenario balanced"
+        )
+    keep = draw(
+        window_labels(labels, windows, [samples[n] for n in windows.names]),
+        windows.recording.numpy(),
+        windows.position.numpy(),
+        task.scenario,
+        classes=len(info.gestures),
+        seconds_per_window=manifest.windows.hop / info.sampling_rate_hz,
+        rest=rest_gesture(info.gestures),
+        seed=task.seed,
+    )
+    drawn = windows.subset(torch.from_numpy(keep))
+    if not drawn.sequences(manifest.windows.sequence_length):
+        raise DataError(
+            f"scenario {task.scenario} leaves user '{info.user}' no whole sequence of "
+            f"{manifest.windows.sequence_length} windows; leave it out, or use a release with shorter sequences"
+        )
+    return drawn
 
 
 def check_fits(file: UserFile, manifest: ReleaseManifest) -> None:

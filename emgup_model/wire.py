@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from emgup_model.data.recording import check_name
 from emgup_model.errors import DataError, EmgupError
 from emgup_model.evaluation.protocols import Protocol
+from emgup_model.evaluation.scenarios import Scenario
 
 OFFER = "offer"
 """Name of the query "do you hold release X?"."""
@@ -130,6 +131,7 @@ class Personalize(_Strict):
     method: str = Field(max_length=1 << 14, description="configuration of the method, canonical JSON")
     method_name: str = Field(min_length=1, max_length=200, description="for the client's own records")
     protocol: Protocol
+    scenario: Scenario
     seed: int = Field(ge=0, lt=1 << 63)
     cell: Digest = Field(description="key of the result: the same key never means two results")
     user: SafeName | None = Field(

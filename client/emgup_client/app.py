@@ -19,7 +19,7 @@ from emgup_client.releases import ReleaseCache
 from emgup_client.vault import MAX_ATTEMPTS, locked_cell, private_dir
 from emgup_model.errors import ConfigError
 from emgup_model.methods import parse_method
-from emgup_model.personalize import Personalization, personalize
+from emgup_model.personalize import Personalization, Task, personalize
 from emgup_model.release import ReleaseFiles, state_tensors
 from emgup_model.wire import (
     DELIVER,
@@ -109,7 +109,8 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
         try:
             release = _cache(settings).open(request.release_id)
             method = parse_method(_json(request.method), "the requested method")
-            outcome = personalize(subject.recordings, release, method, request.protocol, request.seed, settings.device)
+            task = Task(method, request.protocol, request.scenario, request.seed)
+            outcome = personalize(subject.recordings, release, task, settings.device)
             reply = _reply(outcome)
             evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
             cell.commit(save_safetensors(state_tensors(outcome.model)), evaluation, reply)
@@ -147,6 +148,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "method": request.method_name,
         "config": _json(request.method),
         "protocol": request.protocol,
+        "scenario": request.scenario,
         "seed": request.seed,
         "release_id": request.release_id,
         "adapt_seconds": outcome.adapt_seconds,

@@ -1,10 +1,11 @@
-"""The result table: one row per cell (user, method, protocol, seed), and results.csv."""
+"""The result table: one row per cell (user, method, protocol, scenario, seed), and results.csv."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -40,6 +41,7 @@ class ResultRow(Frozen):
     backbone: Name
     method: Name
     protocol: Name
+    scenario: Name = "balanced"
     fold: int = Field(ge=0)
     user: Name
     seed: int = Field(ge=0)
@@ -66,16 +68,17 @@ class ResultRow(Frozen):
 
 
 COLUMNS = tuple(ResultRow.model_fields)
-_KEY = ("dataset", "backbone", "method", "protocol", "user", "seed")
+_KEY = ("dataset", "backbone", "method", "protocol", "scenario", "user", "seed")
+_ORDER = ("dataset", "backbone", "method", "protocol", "scenario", "fold", "user", "seed")
 
 
 def sort_rows(rows: Iterable[ResultRow]) -> tuple[ResultRow, ...]:
-    """Rows in the order of results.csv: by dataset, backbone, method, protocol, fold, user, seed.
+    """Rows in the order of results.csv: by dataset, backbone, method, protocol, scenario, fold, user, seed.
 
     Raises:
         RunError: two rows of one cell. A user is tested once per seed, so the fold is no part of a cell's identity.
     """
-    ordered = sorted(rows, key=lambda r: (r.dataset, r.backbone, r.method, r.protocol, r.fold, r.user, r.seed))
+    ordered = sorted(rows, key=attrgetter(*_ORDER))
     seen: set[tuple[object, ...]] = set()
     for row in ordered:
         key = tuple(getattr(row, name) for name in _KEY)

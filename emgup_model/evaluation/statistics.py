@@ -1,4 +1,4 @@
-"""Statistics of a run: per method and protocol over users, every user with equal weight.
+"""Statistics of a run: per method, protocol and scenario over users, every user with equal weight.
 
 Seeds are averaged within a user first, then users are summarised; folds play no role, so that a user of a small fold
 does not weigh more than one of a large fold. Differences are paired: a personalized model is compared with
@@ -9,18 +9,14 @@ Intervals and tests are those of :mod:`emgup_model.evaluation.inference`, which 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from emgup_model.config import Frozen
-from emgup_model.evaluation.inference import RESAMPLES, SEED, bootstrap_interval, holm, wilcoxon_p
+from emgup_model.evaluation.inference import bootstrap_interval, holm, wilcoxon_p
 from emgup_model.evaluation.results import ResultRow, sort_rows
-from emgup_model.files import write_atomic
+from emgup_model.evaluation.summary import Absence, CellProblem, Comparison, Delta, MethodSummary, Spread, Summary
 
 SOURCE_ONLY = "source_only"
 POINT = 0.01
@@ -32,103 +28,10 @@ REFERENCES: Mapping[str, tuple[str, ...] | None] = {
     "emgup_bnfrozen": ("emgup_paper",),
 }
 """Methods that others are compared with besides Source Only, and which others (None: all)."""
+CONTENDER = "emgup"
+"""Method that is compared with every other one, Source Only included: ``emgup`` minus each yardstick."""
 
 PerUser = Mapping[str, float]
-
-
-class Spread(Frozen):
-    """How a score in [0, 1] is spread over users. SD has n−1 in its denominator; SD and interval need two users."""
-
-    mean: float
-    sd: float | None
-    ci95: tuple[float, float] | None
-    p10: float
-    worst: float
-    worst_user: str
-
-
-class Delta(Frozen):
-    """Paired differences over users, as fractions (0.01 = one point).
-
-    ``wilcoxon_p`` is the two-sided p-value of `wilcoxon_p`, ``wilcoxon_p_holm`` the same after Holm's correction
-    over the methods of one dataset, backbone, protocol and reference. Both are None where a method is compared with
-    itself.
-    """
-
-    n_users: int
-    mean: float
-    ci95: tuple[float, float] | None
-    share_worse: float
-    share_worse_1pt: float
-    worst: float
-    worst_user: str
-    wilcoxon_p: float | None = None
-    wilcoxon_p_holm: float | None = None
-
-
-class CellProblem(Frozen):
-    """A cell without a score: the status of its row, or "missing" where there is no row.
-
-    Expected are all users that any method has under the protocol, each with all seeds of this method.
-    """
-
-    user: str
-    seed: int
-    status: str
-
-
-class MethodSummary(Frozen):
-    """One method under one protocol. Statistics are over ``users``; the users without any score are named."""
-
-    dataset: str
-    backbone: str
-    protocol: str
-    method: str
-    users: int
-    users_expected: int
-    users_without_score: tuple[str, ...]
-    problems: tuple[CellProblem, ...]
-    seeds: tuple[int, ...]
-    accuracy: Spread | None
-    macro_f1: Spread | None
-    source_accuracy: Spread | None
-    source_macro_f1: Spread | None
-    delta_accuracy: Delta | None
-    delta_macro_f1: Delta | None
-    adapt_seconds_mean: float | None
-
-
-class Comparison(Frozen):
-    """Accuracy of ``method`` minus that of ``reference``, over the users that have both."""
-
-    dataset: str
-    backbone: str
-    protocol: str
-    method: str
-    reference: str
-    delta: Delta
-
-
-class Absence(Frozen):
-    """Users of the run with no row of any method under a protocol (it may not apply to them)."""
-
-    dataset: str
-    backbone: str
-    protocol: str
-    users: tuple[str, ...]
-
-
-class Summary(Frozen):
-    """What summary.json holds."""
-
-    format: Literal["emgup-summary"] = "emgup-summary"
-    version: Literal[1] = 1
-    interval: str = "95 % expanded percentile bootstrap of the mean over users; seeds averaged within a user"
-    resamples: int = RESAMPLES
-    seed: int = SEED
-    methods: tuple[MethodSummary, ...]
-    comparisons: tuple[Comparison, ...]
-    absent: tuple[Absence, ...]
 
 
 def summarise(rows: Iterable[ResultRow], users: Iterable[str] = ()) -> Summary:
@@ -147,21 +50,16 @@ def summarise(rows: Iterable[ResultRow], users: Iterable[str] = ()) -> Summary:
     absent: list[Absence] = []
     everyone = set(users)
     by_study = groupby(sort_rows(rows), key=lambda r: (r.dataset, r.backbone))
-    for (dataset, backbone), study in by_study:
+    for _, study in by_study:
         study_rows = list(study)
         expected = everyone | {r.user for r in study_rows}
-        for protocol in sorted({r.protocol for r in study_rows}):
-            here = [r for r in study_rows if r.protocol == protocol]
-            if gone := sorted(expected - {r.user for r in here}):
-                absent.append(Absence(dataset=dataset, backbone=backbone, protocol=protocol, users=tuple(gone)))
+        for protocol, scenario in sorted({(r.protocol, r.scenario) for r in study_rows}):
+            here = [r for r in study_rows if (r.protocol, r.scenario) == (protocol, scenario)]
+            if gone := tuple(sorted(expected - {r.user for r in here})):
+                absent.append(Absence(**_place(here[0]), users=gone))
             methods += _methods(here)
             comparisons += _comparisons(here)
     return Summary(methods=tuple(methods), comparisons=tuple(comparisons), absent=tuple(absent))
-
-
-def write_summary(path: str | Path, summary: Summary) -> None:
-    """Write summary.json atomically."""
-    write_atomic(path, json.dumps(summary.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
 
 
 def per_user(rows: Iterable[ResultRow], score: Callable[[ResultRow], float | None]) -> dict[str, float]:
@@ -184,8 +82,13 @@ def paired_difference(method: PerUser, reference: PerUser) -> Delta | None:
     return _delta({u: method[u] - reference[u] for u in sorted(method.keys() & reference.keys())})
 
 
+def _place(row: ResultRow) -> dict[str, str]:
+    """What all rows of one table share."""
+    return {name: getattr(row, name) for name in ("dataset", "backbone", "protocol", "scenario")}
+
+
 def _methods(rows: Sequence[ResultRow]) -> list[MethodSummary]:
-    """Summaries of one dataset, backbone and protocol."""
+    """Summaries of one dataset, backbone, protocol and scenario."""
     users = {r.user for r in rows}
     names = sorted({r.method for r in rows})
     summaries = [_method([r for r in rows if r.method == name], users) for name in names]
@@ -207,9 +110,7 @@ def _method(rows: Sequence[ResultRow], expected: set[str]) -> MethodSummary:
     seconds = per_user(rows, lambda r: r.adapt_seconds)
     itself = first.method == SOURCE_ONLY
     return MethodSummary(
-        dataset=first.dataset,
-        backbone=first.backbone,
-        protocol=first.protocol,
+        **_place(first),
         method=first.method,
         users=len(accuracy),
         users_expected=len(expected),
@@ -227,22 +128,32 @@ def _method(rows: Sequence[ResultRow], expected: set[str]) -> MethodSummary:
 
 
 def _comparisons(rows: Sequence[ResultRow]) -> list[Comparison]:
-    """Comparisons with the reference methods, within one dataset, backbone and protocol."""
-    scores = {
-        name: per_user((r for r in rows if r.method == name), lambda r: r.accuracy)
-        for name in sorted({r.method for r in rows})
+    """Comparisons between methods, within one dataset, backbone, protocol and scenario."""
+    names = sorted({r.method for r in rows})
+    families = {
+        reference: [(m, reference) for m in names if m not in (reference, SOURCE_ONLY) and (only is None or m in only)]
+        for reference, only in REFERENCES.items()
     }
-    out: list[Comparison] = []
-    for reference, only in REFERENCES.items():
-        others = [m for m in scores if m not in (reference, SOURCE_ONLY) and (only is None or m in only)]
-        if reference not in scores:
-            continue
-        corrected = _corrected([paired_difference(scores[m], scores[reference]) for m in others])
-        for method, delta in zip(others, corrected, strict=True):
-            if delta is not None:
-                place = {"dataset": rows[0].dataset, "backbone": rows[0].backbone, "protocol": rows[0].protocol}
-                out.append(Comparison(**place, method=method, reference=reference, delta=delta))
-    return out
+    families[CONTENDER] = [(CONTENDER, m) for m in names if m != CONTENDER]
+    return [c for family, pairs in families.items() if family in names for c in _family(rows, family, pairs)]
+
+
+def _family(rows: Sequence[ResultRow], family: str, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Paired differences of (method, reference) pairs whose p-values are corrected together."""
+    accuracy = _corrected(_differences(rows, pairs, lambda r: r.accuracy))
+    macro_f1 = _corrected(_differences(rows, pairs, lambda r: r.macro_f1))
+    return [
+        Comparison(**_place(rows[0]), family=family, method=m, reference=r, delta_accuracy=a, delta_macro_f1=f)
+        for (m, r), a, f in zip(pairs, accuracy, macro_f1, strict=True)
+        if a is not None and f is not None
+    ]
+
+
+def _differences(
+    rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]], score: Callable[[ResultRow], float | None]
+) -> list[Delta | None]:
+    of = {m: per_user((r for r in rows if r.method == m), score) for m in {m for pair in pairs for m in pair}}
+    return [paired_difference(of[method], of[reference]) for method, reference in pairs]
 
 
 def _spread(values: PerUser) -> Spread | None:

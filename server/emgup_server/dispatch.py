@@ -72,7 +72,9 @@ def dispatch(
         complete += entry.complete
         if not entry.complete:
             tally[entry.row.status] += 1
-            log.warning("user %s, %s, %s: %s", cell.user, cell.method, cell.protocol, entry.row.status)
+            log.warning(
+                "user %s, %s, %s, %s: %s", cell.user, cell.method, cell.protocol, cell.scenario, entry.row.status
+            )
         if done * 20 // len(ready) > (done - 1) * 20 // len(ready):
             log.info("%d of %d cells", done, len(ready))
     return Tally(complete, dict(tally))
@@ -135,6 +137,7 @@ def _personalize(cells: Sequence[Cell], node_of: Mapping[str, int]) -> Iterator[
             method=canonical_json(cell.config).decode(),
             method_name=cell.method,
             protocol=cell.protocol,
+            scenario=cell.scenario,
             seed=cell.seed,
             cell=cell.key,
             user=cell.user,

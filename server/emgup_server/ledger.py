@@ -10,6 +10,7 @@ from typing import Any, Literal
 from emgup_model.config import Frozen, canonical_json
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.results import OK, ResultRow
+from emgup_model.evaluation.scenarios import Scenario
 from emgup_model.files import write_atomic
 from emgup_model.methods import MethodConfig
 from emgup_model.wire import Reply, Status, from_parts
@@ -18,7 +19,7 @@ MISSING = "missing"
 """Status of the row of a cell that nobody has answered for."""
 COMPLETE = (Status.OK, Status.NOT_APPLICABLE, Status.NOT_EVALUATED)
 """Statuses that running again would not change."""
-_IDENTITY = ("dataset", "backbone", "method", "protocol", "fold", "user", "seed")
+_IDENTITY = ("dataset", "backbone", "method", "protocol", "scenario", "fold", "user", "seed")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Cell:
     method: str
     config: MethodConfig
     protocol: Protocol
+    scenario: Scenario
     fold: int
     user: str
     seed: int

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from emgup_model.data.store import Store
-from emgup_model.personalize import personalize
+from emgup_model.personalize import Task, personalize
 from emgup_model.release import load_release
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import RunFolder, load_experiment
@@ -36,7 +36,8 @@ def main(argv: list[str]) -> None:
     for cell in cells:
         release = load_release(prepared.releases[cell.fold], prepared.trusted)
         device = experiment.federation.device
-        done = personalize(store.path(cell.user), release, cell.config, cell.protocol, cell.seed, device)
+        task = Task(cell.config, cell.protocol, cell.scenario, cell.seed)
+        done = personalize(store.path(cell.user), release, task, device)
         accuracies[cell.key] = done.evaluation.accuracy if done.evaluation else None
     print(json.dumps({"seconds": time.perf_counter() - started, "accuracies": accuracies}))
 

@@ -67,13 +67,16 @@ def personalize(
     trusted: Annotated[Path, typer.Option(help="file with the release-signing keys you trust")],
     method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup_paper",
     protocol: Annotated[str, typer.Option(help="transductive, inductive or later_sessions")] = "transductive",
+    scenario: Annotated[
+        str, typer.Option(help="balanced, rest60, subset, skew or short; other than balanced needs labels")
+    ] = "balanced",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps")] = "cpu",
 ) -> None:
     """Adapt one user's model on this machine, without any server."""
     from emgup_simulation.personalize_local import personalize_local
 
-    personalize_local(new_console(), release, recording, vault, trusted, method, protocol, seed, device)
+    personalize_local(new_console(), release, recording, vault, trusted, method, protocol, scenario, seed, device)
 
 
 @app.command()

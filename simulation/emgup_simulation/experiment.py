@@ -1,4 +1,4 @@
-"""An experiment as data: which recordings, which backbone, which methods and protocols, on how many nodes."""
+"""An experiment as data: which recordings, backbone, methods, protocols and scenarios, on how many nodes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from emgup_model.data.synthetic import SyntheticConfig
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.protocols import Protocol
+from emgup_model.evaluation.scenarios import Scenario
 from emgup_model.methods import MethodConfig
 from emgup_model.pretrain import PretrainConfig
 
@@ -46,6 +47,7 @@ class Experiment(Frozen):
     folds: FoldConfig = FoldConfig()
     methods: dict[str, MethodConfig] = Field(min_length=1)
     protocols: tuple[Protocol, ...] = Field(("transductive",), min_length=1)
+    scenarios: tuple[Scenario, ...] = Field(("balanced",), min_length=1, description="of the data that adapts")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     federation: FederationConfig = FederationConfig()
 
@@ -57,6 +59,8 @@ class Experiment(Frozen):
             raise ValueError("seeds must be different and not negative")
         if len(set(self.protocols)) != len(self.protocols):
             raise ValueError("a protocol is listed twice")
+        if len(set(self.scenarios)) != len(self.scenarios):
+            raise ValueError("a scenario is listed twice")
         return self
 
 

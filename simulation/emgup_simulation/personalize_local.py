@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -13,9 +14,10 @@ from emgup_model.config import canonical_json
 from emgup_model.data.store import read_info
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.protocols import Protocol
+from emgup_model.evaluation.scenarios import SCENARIOS
 from emgup_model.keys import read_trusted
 from emgup_model.methods import load_method
-from emgup_model.personalize import personalize
+from emgup_model.personalize import Task, personalize
 from emgup_model.release import load_release, state_tensors
 
 
@@ -27,6 +29,7 @@ def personalize_local(
     trusted: Path,
     method_name: str,
     protocol: str,
+    scenario: str,
     seed: int,
     device: str,
 ) -> None:
@@ -35,19 +38,22 @@ def personalize_local(
     Raises:
         EmgupError: anything the user can fix; nothing is written then.
     """
-    if protocol not in get_args(Protocol):
-        raise ConfigError(f"unknown protocol '{protocol}'; choose one of {', '.join(get_args(Protocol))}")
+    _check_choice("protocol", protocol, get_args(Protocol))
+    _check_choice("scenario", scenario, SCENARIOS)
     method = load_method(method_name)
+    task = Task(method, protocol, scenario, seed)  # type: ignore[arg-type]
     release = load_release(release_folder, read_trusted(trusted))
     with console.status("adapting"):
-        result = personalize(recording, release, method, protocol, seed, device)  # type: ignore[arg-type]
-    folder = private_dir(vault / read_info(recording).user / f"{release.id[:12]}-{Path(method_name).stem}-{seed}")
+        result = personalize(recording, release, task, device)
+    name = "-".join([release.id[:12], Path(method_name).stem, protocol, scenario, str(seed)])
+    folder = private_dir(vault / read_info(recording).user / name)
     write_private(folder / WEIGHTS, save_safetensors(state_tensors(result.model)))
     scores = result.evaluation
     kept = {
         "release": release.id,
         "method": method.model_dump(mode="json"),
         "protocol": protocol,
+        "scenario": scenario,
         "seed": seed,
         "log": result.log,
         "adapt_seconds": result.adapt_seconds,
@@ -63,3 +69,8 @@ def personalize_local(
             f"({scores.n_windows} test windows; labels were opened after adaptation only)"
         )
     console.print(f"weights: {folder / WEIGHTS}", soft_wrap=True, highlight=False)
+
+
+def _check_choice(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {what} '{value}'; choose one of {', '.join(known)}")

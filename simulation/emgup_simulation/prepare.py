@@ -16,6 +16,7 @@ from emgup_model.data.recording import RecordingInfo
 from emgup_model.data.store import Store
 from emgup_model.data.synthetic import synthesize
 from emgup_model.errors import DataError, EmgupError
+from emgup_model.evaluation.scenarios import rest_gesture
 from emgup_model.files import write_atomic
 from emgup_model.keys import create_signing_key, read_trusted, write_trusted
 from emgup_model.release import load_release
@@ -46,9 +47,7 @@ def prepare(experiment: Experiment, run: RunFolder, console: Console | None = No
     console = console or Console(quiet=True)
     recordings = _recordings(experiment, run, console)
     store = Store(recordings)
-    users = _chosen_users(experiment, store)
-    for user in users:
-        check_user(store, user, experiment)
+    users = _checked_users(experiment, store)
     run.path.mkdir(parents=True, exist_ok=True)
     resolved = experiment if experiment.store is None else experiment.model_copy(update={"store": str(recordings)})
     write_atomic(run.experiment, dump_yaml(resolved))
@@ -68,9 +67,7 @@ def prepare(experiment: Experiment, run: RunFolder, console: Console | None = No
 def check_inputs(experiment: Experiment, run: RunFolder) -> None:
     """Raise what :func:`prepare` would raise about the recordings, before anything is written."""
     if experiment.synthetic is None:
-        store = Store(store_path(experiment, run))
-        for user in _chosen_users(experiment, store):
-            check_user(store, user, experiment)
+        _checked_users(experiment, Store(store_path(experiment, run)))
 
 
 def check_user(store: Store, user: str, experiment: Experiment) -> None:
@@ -114,6 +111,16 @@ def _recordings(experiment: Experiment, run: RunFolder, console: Console) -> Pat
         task = bar.add_task("synthetic cohort, users", total=None, note="")
         synthesize(experiment.synthetic, store, lambda done, total: bar.update(task, completed=done, total=total))
     return store
+
+
+def _checked_users(experiment: Experiment, store: Store) -> list[str]:
+    users = _chosen_users(experiment, store)
+    gestures = store.infos[store.users[0]].gestures
+    if "rest60" in experiment.scenarios and rest_gesture(gestures) is None:
+        raise DataError(f"scenario rest60 needs a gesture named rest or neutral; {store.folder} has none")
+    for user in users:
+        check_user(store, user, experiment)
+    return users
 
 
 def _chosen_users(experiment: Experiment, store: Store) -> list[str]:

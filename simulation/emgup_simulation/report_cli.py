@@ -9,7 +9,8 @@ from rich.console import Console
 
 from emgup_model.errors import RunError
 from emgup_model.evaluation.results import ResultRow, read_results
-from emgup_model.evaluation.statistics import summarise, write_summary
+from emgup_model.evaluation.statistics import summarise
+from emgup_model.evaluation.summary import write_summary
 from emgup_model.files import write_atomic
 from emgup_simulation.report import collect_confusions, print_table, read_run_info, to_markdown, write_report
 from emgup_simulation.report.confusions import CollectedConfusions

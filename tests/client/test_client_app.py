@@ -63,6 +63,7 @@ class Client:
             "method": canonical_json(load_method("adabn")).decode(),
             "method_name": "adabn",
             "protocol": "transductive",
+            "scenario": "balanced",
             "seed": 0,
             "cell": "a" * 64,
             "user": "u1",
@@ -128,6 +129,17 @@ def test_a_cell_without_its_record_is_made_again(client: Client) -> None:
     assert first.result is not None
     assert again.result is not None
     assert first.result.model_copy(update={"adapt_ms": 0}) == again.result.model_copy(update={"adapt_ms": 0})
+
+
+def test_the_record_names_the_scenario_and_it_changes_the_adaptation(client: Client) -> None:
+    client.deliver()
+    one, other = client.personalize(), client.personalize(cell="b" * 64, scenario="subset")
+    assert one.result is not None
+    assert other.result is not None
+    assert one.result.n_windows == other.result.n_windows
+    names = [json.loads((client.cell.parent / (c * 64) / EVALUATION).read_text())["scenario"] for c in "ab"]
+    assert names == ["balanced", "subset"]
+    assert (client.cell / WEIGHTS).read_bytes() != (client.cell.parent / ("b" * 64) / WEIGHTS).read_bytes()
 
 
 def flip(data: bytes) -> bytes:

@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from emgup_model import personalize as module
 from emgup_model.data.store import Recording, write_user
 from emgup_model.errors import ConfigError, DataError
+from emgup_model.evaluation.protocols import Protocol
+from emgup_model.evaluation.scenarios import SCENARIOS, Scenario
 from emgup_model.keys import public_key
 from emgup_model.methods import AdaBnConfig, Adapted, EmgupConfig, SourceOnlyConfig
 from emgup_model.methods.ssa import SsaConfig
-from emgup_model.personalize import NotApplicableError, personalize
+from emgup_model.personalize import NotApplicableError, Task, personalize
 from emgup_model.release import Release, open_release
 from tests.toy import make_release, toy_info, toy_recordings
 
@@ -32,21 +34,21 @@ def user_file(folder: Path, recordings: list[Recording] | None = None, **info: o
 
 
 def test_source_only_scores_are_equal_before_and_after(tmp_path: Path, release: Release) -> None:
-    scores = personalize(user_file(tmp_path), release, SourceOnlyConfig(), "transductive", 0).evaluation
+    scores = personalize(user_file(tmp_path), release, Task(SourceOnlyConfig(), "transductive")).evaluation
     assert scores is not None
     assert scores.accuracy == scores.source_accuracy
     assert scores.confusion_before.sum() == scores.n_windows == 6 * 29
 
 
 def test_inductive_tests_on_other_recordings_than_it_adapts_on(tmp_path: Path, release: Release) -> None:
-    adapt_on, test_on = module.load_user(user_file(tmp_path), release.manifest, "inductive")
+    adapt_on, test_on = module.load_user(user_file(tmp_path), release.manifest, Task(SourceOnlyConfig(), "inductive"))
     assert {adapt_on.names[i] for i in adapt_on.recording.tolist()} == {"r0_g0", "r0_g1", "r0_g2"}
     assert {test_on.names[i] for i in test_on.recording.tolist()} == {"r1_g0", "r1_g1", "r1_g2"}
 
 
 def test_labels_are_not_needed(tmp_path: Path, release: Release) -> None:
     bare = [replace(r, label=None) for r in toy_recordings(1)]
-    result = personalize(user_file(tmp_path, bare), release, AdaBnConfig(), "transductive", 0)
+    result = personalize(user_file(tmp_path, bare), release, Task(AdaBnConfig(), "transductive"))
     assert result.evaluation is None
     assert 0 <= result.log["predictions_changed"] <= 1
 
@@ -55,8 +57,8 @@ def test_labels_cannot_change_the_adapted_weights(tmp_path: Path, release: Relea
     turned = [replace(r, label=max(int(r.label), 1)) for r in toy_recordings(1)]  # type: ignore[arg-type]
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    one = personalize(user_file(tmp_path / "a"), release, EmgupConfig(), "transductive", 0)
-    two = personalize(user_file(tmp_path / "b", turned), release, EmgupConfig(), "transductive", 0)
+    one = personalize(user_file(tmp_path / "a"), release, Task(EmgupConfig(), "transductive"))
+    two = personalize(user_file(tmp_path / "b", turned), release, Task(EmgupConfig(), "transductive"))
     for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert one.evaluation is not None
@@ -66,7 +68,7 @@ def test_labels_cannot_change_the_adapted_weights(tmp_path: Path, release: Relea
 
 def test_later_sessions_do_not_apply_to_one_session(tmp_path: Path, release: Release) -> None:
     with pytest.raises(NotApplicableError):
-        personalize(user_file(tmp_path), release, SourceOnlyConfig(), "later_sessions", 0)
+        personalize(user_file(tmp_path), release, Task(SourceOnlyConfig(), "later_sessions"))
 
 
 def test_wrong_rate_short_recordings_and_one_gesture_are_one_line_each(tmp_path: Path, release: Release) -> None:
@@ -81,14 +83,14 @@ def test_wrong_rate_short_recordings_and_one_gesture_are_one_line_each(tmp_path:
         cases.append((user_file(tmp_path / name, recordings, **info), message))
     for path, message in cases:
         with pytest.raises(DataError, match=message) as error:
-            personalize(path, release, SourceOnlyConfig(), "transductive", 0)
+            personalize(path, release, Task(SourceOnlyConfig(), "transductive"))
         assert "\n" not in str(error.value)
 
 
 def test_wrong_channel_count_is_refused(tmp_path: Path, release: Release) -> None:
     three = [replace(r, emg=r.emg[:, :3]) for r in toy_recordings(1)]
     with pytest.raises(DataError, match="3 channels, the release expects 4"):
-        personalize(user_file(tmp_path, three, channels=3), release, SourceOnlyConfig(), "transductive", 0)
+        personalize(user_file(tmp_path, three, channels=3), release, Task(SourceOnlyConfig(), "transductive"))
 
 
 def test_a_diverged_model_is_not_returned(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +103,53 @@ def test_a_diverged_model_is_not_returned(tmp_path: Path, release: Release, monk
 
     monkeypatch.setattr(module, "adapt", explode)
     with pytest.raises(DataError, match="diverged"):
-        personalize(user_file(tmp_path), release, SourceOnlyConfig(), "transductive", 0)
+        personalize(user_file(tmp_path), release, Task(SourceOnlyConfig(), "transductive"))
 
 
 def test_settings_that_do_not_fit_the_release_are_a_config_error(tmp_path: Path, release: Release) -> None:
     method = EmgupConfig(ssa=SsaConfig(future_windows=8))
     with pytest.raises(ConfigError, match="future_windows"):
-        personalize(user_file(tmp_path), release, method, "transductive", 0)
+        personalize(user_file(tmp_path), release, Task(method, "transductive"))
+
+
+def long_file(folder: Path, **info: object) -> Path:
+    return user_file(folder, toy_recordings(1, seconds=12.0), **info)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("protocol", ["transductive", "inductive"])
+def test_a_scenario_thins_what_adapts_and_never_what_tests(
+    tmp_path: Path, release: Release, scenario: Scenario, protocol: Protocol
+) -> None:
+    path = long_file(tmp_path)
+    whole, test = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol))
+    drawn, same = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol, scenario))
+    assert torch.equal(same.starts, test.starts)
+    assert set(drawn.starts.tolist()) <= set(whole.starts.tolist())
+    assert (len(drawn) < len(whole)) == (scenario != "balanced")
+    assert torch.equal(drawn.starts, drawn.starts.sort().values)
+
+
+def test_the_seed_of_the_cell_is_the_seed_of_the_draw(tmp_path: Path, release: Release) -> None:
+    path = long_file(tmp_path)
+    starts = [
+        module.load_user(path, release.manifest, Task(SourceOnlyConfig(), "transductive", "subset", seed))[0].starts
+        for seed in (0, 0, 1, 2, 3)
+    ]
+    assert torch.equal(starts[0], starts[1])
+    assert len({tuple(s.tolist()) for s in starts}) > 1
+
+
+def test_a_scenario_that_cannot_be_drawn_is_one_line_each(tmp_path: Path, release: Release) -> None:
+    bare = [replace(r, label=None) for r in toy_recordings(1)]
+    little_rest = [r if r.label else replace(r, emg=r.emg[:50]) for r in toy_recordings(1)]
+    for name, recordings, info, scenario, message in (
+        ("bare", bare, {}, "subset", "scenario subset is drawn with them"),
+        ("restless", None, {"gestures": ("wave", "fist", "open")}, "rest60", "needs a gesture named rest or neutral"),
+        ("cut", little_rest, {}, "rest60", "scenario rest60 leaves user 'u' no whole sequence"),
+    ):
+        (tmp_path / name).mkdir()
+        path = user_file(tmp_path / name, recordings, **info)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match=message) as error:
+            personalize(path, release, Task(SourceOnlyConfig(), "transductive", scenario))  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)

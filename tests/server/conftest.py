@@ -16,6 +16,7 @@ def cells() -> list[Cell]:
             method=method,
             config=load_method(method),
             protocol="transductive",
+            scenario="balanced",
             fold=0,
             user=f"u{user}",
             seed=0,

@@ -108,10 +108,13 @@ def test_a_wrong_config_is_one_line(
     assert not (folder / "run").exists()
 
 
-def personalize(folder: Path, monkeypatch: pytest.MonkeyPatch, recording: str = "u0.h5", method: str = "adabn") -> int:
+def personalize(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str, recording: str = "u0.h5", method: str = "adabn"
+) -> int:
     paths = {"release": "release", "trusted": "trusted", "vault": "vault"}
     options = [x for name, path in paths.items() for x in (f"--{name}", folder / path)]
-    return emgup(monkeypatch, "personalize", *options, "--recording", folder / "store" / recording, "--method", method)
+    options += ["--recording", folder / "store" / recording, "--method", method]
+    return emgup(monkeypatch, "personalize", *options, *more)
 
 
 def test_personalize_works_without_a_server_and_keeps_the_weights_private(
@@ -123,6 +126,20 @@ def test_personalize_works_without_a_server_and_keeps_the_weights_private(
     assert weights.stat().st_mode & 0o777 == 0o600
     assert weights.parent.stat().st_mode & 0o777 == 0o700
     assert "head.bias" in load_file(weights)
+
+
+def test_personalize_takes_a_scenario(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert personalize(folder, monkeypatch, "--scenario", "subset") == personalize(folder, monkeypatch) == 0
+    one, other = (folder / "vault").rglob("weights.safetensors")
+    assert one.read_bytes() != other.read_bytes()
+
+
+@pytest.mark.parametrize("option", ["protocol", "scenario"])
+def test_personalize_names_the_choices(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert personalize(folder, monkeypatch, f"--{option}", "busy") == 2
+    assert f"unknown {option} 'busy'; choose one of " in capsys.readouterr().err
 
 
 def flip_bit(path: Path) -> None:

@@ -65,6 +65,27 @@ def test_cells_cover_every_test_user_once_per_method_and_protocol(
         assert cell.user in made.folds[cell.fold].test
 
 
+def test_every_scenario_has_cells_of_its_own_and_the_others_keep_theirs(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    experiment, _, made = prepared
+    before = expected_cells(experiment, made)
+    after = expected_cells(experiment.model_copy(update={"scenarios": ("balanced", "rest60", "short")}), made)
+    assert len({c.key for c in after}) == len(after) == 3 * len(before)
+    assert {c.key for c in after if c.scenario == "balanced"} == {c.key for c in before}
+
+
+def test_rest60_needs_a_gesture_that_is_rest_before_any_work(tmp_path: Path) -> None:
+    for i in range(4):
+        info = toy_info(f"u{i}", gestures=("wave", "fist", "open"))
+        write_user(tmp_path / "store" / f"u{i}.h5", info, toy_recordings(i))
+    experiment = toy_experiment(tmp_path / "store", scenarios=["rest60"])
+    with pytest.raises(DataError, match="needs a gesture named rest or neutral") as error:
+        module.check_inputs(experiment, RunFolder(tmp_path / "run"))
+    assert "\n" not in str(error.value)
+    module.check_inputs(toy_experiment(tmp_path / "store", scenarios=["skew"]), RunFolder(tmp_path / "run"))
+
+
 def test_another_setting_of_a_method_changes_its_keys_only(
     prepared: tuple[Experiment, RunFolder, module.Prepared],
 ) -> None:

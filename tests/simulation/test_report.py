@@ -1,5 +1,6 @@
 """The HTML page: complete, self-contained, safe against hostile names, sensible at the edges."""
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -111,8 +112,8 @@ def test_complete_run(tmp_path):
         title="demo", command="emgup simulate demo.yaml", version="0.1", commit="abc123", date="today", device="cpu",
         gestures=("fist", "open hand"), experiment="name: demo",
     )  # fmt: skip
-    confusions = {(m, "inductive"): (before, after) for m in METHODS}
-    page = make(tmp_path, rows, confusions, info=info, confusion_users={("adabn", "inductive"): 6})
+    confusions = {(m, "inductive", "balanced"): (before, after) for m in METHODS}
+    page = make(tmp_path, rows, confusions, info=info, confusion_users={("adabn", "inductive", "balanced"): 6})
     for shown in ("demo", "emgup simulate demo.yaml", "abc123", "today", "6 users", "3 subject-disjoint folds"):
         assert shown in page.text
     for method in ("Source Only", "AdaBN", "EMG-UP as published", "EMG-UP, no gradient step"):
@@ -142,15 +143,15 @@ HOSTILE = (
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_only_text(tmp_path, name):
     rows = [
-        row(name, 0.4, 0.9, method=name, protocol=name, dataset=name, backbone=name),
-        row(name, 0.5, 0.9, method="adabn", protocol=name, dataset=name, backbone=name),
-        row("b", method=name, protocol=name, dataset=name, backbone=name, status=name),
+        row(name, 0.4, 0.9, method=name, protocol=name, scenario=name, dataset=name, backbone=name),
+        row(name, 0.5, 0.9, method="adabn", protocol=name, scenario=name, dataset=name, backbone=name),
+        row("b", method=name, protocol=name, scenario=name, dataset=name, backbone=name, status=name),
     ]
     info = RunInfo(
         title=name, command=name, version=name, commit=name, device=name, experiment=name, gestures=(name, name)
     )
     matrix = np.array([[1.0, 0.0], [0.5, 0.5]])
-    page = make(tmp_path, rows, {(name, name): (matrix, matrix)}, info=info, notes=[name])
+    page = make(tmp_path, rows, {(name, name, name): (matrix, matrix)}, info=info, notes=[name])
     assert page.text.count(" ".join(name.split())) >= 8  # shown as it is, nowhere interpreted
 
 
@@ -189,7 +190,7 @@ def test_many_users_get_the_whole_width(tmp_path):
 
 def test_two_datasets_are_kept_apart(tmp_path):
     rows = [row("a"), row("a", dataset="other")]
-    page = make(tmp_path, rows, {("adabn", "inductive"): (np.eye(2), np.eye(2))})
+    page = make(tmp_path, rows, {("adabn", "inductive", "balanced"): (np.eye(2), np.eye(2))})
     assert "Methods · cohort, cnn" in page.text
     assert "Methods · other, cnn" in page.text
     assert "Which gestures" not in page.text  # the matrices name no dataset
@@ -197,11 +198,46 @@ def test_two_datasets_are_kept_apart(tmp_path):
 
 def test_a_gesture_nobody_performed(tmp_path):
     matrix = np.array([[0.5, 0.5, 0.0], [np.nan] * 3, [0.0, 0.0, 1.0]])
-    page = make(tmp_path, [row("a")], {("adabn", "inductive"): (matrix, matrix)})
+    page = make(tmp_path, [row("a")], {("adabn", "inductive", "balanced"): (matrix, matrix)})
     assert "no test window of gesture 1" in page.text
     assert "mean recall over gestures 75.0 → 75.0 %" in page.text
     empty = np.full((2, 2), np.nan)
-    make(tmp_path, [row("a")], {("adabn", "inductive"): (empty, empty)})
+    make(tmp_path, [row("a")], {("adabn", "inductive", "balanced"): (empty, empty)})
+
+
+def folded(html):
+    """The parts of a page that open on a click, as (what is clicked, content)."""
+    return re.findall(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", html, re.DOTALL)
+
+
+def test_scenarios_have_tables_of_their_own_and_folded_figures(tmp_path):
+    rows = [r.model_copy(update={"scenario": s}) for s in ("balanced", "short") for r in cohort()]
+    matrices = {
+        (m, p, s): (np.eye(2), np.eye(2))
+        for m in METHODS
+        for p in ("transductive", "inductive")
+        for s in ("balanced", "short")
+    }
+    page = make(tmp_path, rows, matrices)
+    names = ("transductive", "transductive · short", "inductive", "inductive · short")
+    assert ", ".join(names) in page.text
+    assert "tested on the other half; the adapting windows are 30 s" in page.text
+    assert page.tags.count("table") == 8  # methods, and accuracy of every user
+    assert "inductive · short: as published" in page.text
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    figures = [(name, content) for name, content in folded(html) if "<svg" in content]
+    assert len(figures) == 4
+    for name, content in figures:
+        assert name.split("<")[0] in ("transductive · short", "inductive · short")
+        assert content.count("<svg") == len(METHODS) - 1
+    assert len(re.findall('<svg[^>]*class="plot"', html)) == len(re.findall('<svg[^>]*class="heat"', html)) == 16
+
+
+def test_emgup_against_each_yardstick(tmp_path):
+    assert "against each yardstick" not in make(tmp_path, cohort()).text
+    page = make(tmp_path, cohort(methods=("source_only", "adabn", "emgup")))
+    assert page.text.count("against each yardstick") == 2
+    assert ("table", "class", "against") in page.attributes
 
 
 def test_users_without_the_protocol_are_named(tmp_path):

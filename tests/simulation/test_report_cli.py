@@ -40,7 +40,8 @@ def complete(run):
     for user in ("anna", "bo"):
         cell = run / "client" / "vault" / user / "key"
         cell.mkdir(parents=True)
-        data = {"dataset": "d", "method": "adabn", "protocol": "inductive", "user": user, "seed": 0}
+        data = {"dataset": "d", "method": "adabn", "protocol": "inductive", "scenario": "balanced"}
+        data |= {"user": user, "seed": 0}
         data |= {"confusion_before": [[1, 1], [1, 1]], "confusion_after": [[2, 0], [1, 1]]}
         (cell / "evaluation.json").write_text(json.dumps(data))
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from emgup_model.evaluation.metrics import metrics_from_confusion
+from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.results import ResultRow
-from emgup_model.evaluation.statistics import Delta, summarise
+from emgup_model.evaluation.scenarios import SCENARIOS
+from emgup_model.evaluation.statistics import summarise
+from emgup_model.evaluation.summary import Delta
 from emgup_simulation.report import collect_confusions, print_table, to_markdown
 from emgup_simulation.report import text as t
 from emgup_simulation.report.attribution import attribution
@@ -56,6 +60,21 @@ def test_formats():
         "a",
         "z",
     ]
+
+
+def test_a_place_is_named_by_its_protocol_and_any_scenario_but_balanced():
+    pairs = [("inductive", "short"), ("later_sessions", "skew"), ("inductive", "balanced"), ("transductive", "short")]
+    assert [t.place_name(p) for p in t.places(pairs)] == [
+        "transductive · short",
+        "inductive",
+        "inductive · short",
+        "later_sessions · skew",
+    ]
+    assert t.meaning(("inductive", "balanced")) == t.PROTOCOLS["inductive"]
+    assert t.meaning(("inductive", "short")) == f"{t.PROTOCOLS['inductive']}; {t.SCENARIOS['short']}"
+    assert t.meaning(("x", "y")) == ""
+    assert set(t.SCENARIOS) == set(SCENARIOS)
+    assert set(t.PROTOCOLS) == set(get_args(Protocol))
 
 
 # --- per-user plot
@@ -118,14 +137,15 @@ def test_pool_adds_the_seeds_of_a_user_and_marks_absent_gestures():
 def evaluation(home, user, before, after, cell="k", **change):
     folder = home / "vault" / user / cell
     folder.mkdir(parents=True)
-    data = {"dataset": "d", "method": "adabn", "protocol": "inductive", "user": user, "seed": 0, "more": 1}
+    data = {"dataset": "d", "method": "adabn", "protocol": "inductive", "scenario": "short"}
+    data |= {"user": user, "seed": 0, "more": 1}
     data |= {"confusion_before": before, "confusion_after": after}
     (folder / "evaluation.json").write_text(json.dumps(data | change))
 
 
 def scored(user, before, after):
     b, a = (metrics_from_confusion(np.array(m)) for m in (before, after))
-    return row(user, round(a.accuracy, 6), round(b.accuracy, 6))
+    return row(user, round(a.accuracy, 6), round(b.accuracy, 6), scenario="short")
 
 
 def test_collect(tmp_path):
@@ -135,9 +155,10 @@ def test_collect(tmp_path):
     evaluation(tmp_path, "a", before, [[0, 3], [0, 3]], cell="older settings")
     evaluation(tmp_path, "b", before, after)
     evaluation(tmp_path, "nobody", before, after)
+    evaluation(tmp_path, "c", before, after, scenario="balanced")
     got = collect_confusions(tmp_path, rows)
-    assert got.users == {("adabn", "inductive"): 2}
-    np.testing.assert_allclose(got.pooled["adabn", "inductive"][1], [[1, 0], [1 / 3, 2 / 3]])
+    assert got.users == {("adabn", "inductive", "short"): 2}
+    np.testing.assert_allclose(got.pooled["adabn", "inductive", "short"][1], [[1, 0], [1 / 3, 2 / 3]])
     assert got.notes == ("1 of 3 scored cells have no matching evaluation in the vault",)
 
 
@@ -190,8 +211,8 @@ def three(paper, nograd, frozen=None):
 )
 def test_sentence_follows_from_the_rows(extra, verdict):
     nograd = [0.01, 0.05, 0.03, 0.07]
-    ((protocol, sentence),) = attribution(three([a + b for a, b in zip(nograd, extra, strict=True)], nograd, [0.0] * 4))
-    assert protocol == "inductive"
+    ((place, sentence),) = attribution(three([a + b for a, b in zip(nograd, extra, strict=True)], nograd, [0.0] * 4))
+    assert place == ("inductive", "balanced")
     assert verdict in sentence
     assert "+4.00" in sentence  # nograd
     assert t.points(np.mean(extra) + 0.04, 2) in sentence
@@ -205,6 +226,11 @@ def test_sentence_compares_the_same_users():
     assert sentence.count("+20.00") == 2
     assert "is 0.00 [0.00, 0.00] points over 3 users" in sentence
     assert "bnfrozen" not in sentence
+
+
+def test_every_scenario_has_a_sentence_of_its_own():
+    rows = [r.model_copy(update={"scenario": s}) for s in ("skew", "balanced") for r in three([0.1], [0.1])]
+    assert [place for place, _ in attribution(rows)] == [("inductive", "balanced"), ("inductive", "skew")]
 
 
 def test_no_sentence_without_both_methods():
@@ -248,6 +274,11 @@ def test_table_shows_the_numbers():
     assert "timeout: 1" in shown
 
 
+def test_table_names_the_scenario():
+    lines = [line.strip() for line in printed([row("a", scenario="rest60"), row("a")]).splitlines()]
+    assert [line for line in lines if line.startswith(("inductive", "·"))] == ["inductive", "inductive", "· rest60"]
+
+
 def test_markup_in_names_is_text():
     assert "−80.0 [red]x[/]" in printed([row("[red]x[/]", 0.1, 0.9)])
 
@@ -274,6 +305,22 @@ def test_markdown_keeps_its_columns():
     assert "a\\|b&lt;i&gt;\\*\\_" in text
     assert "c (seed 0: time\\|out)" in text
     assert "Source Only" in text
+
+
+def test_markdown_compares_emgup_with_each_yardstick_in_every_table():
+    gains = {"source_only": 0.0, "adabn": 0.05, "emgup": 0.1, "z": 0.2}
+    rows = [row(u, 0.5 + g, 0.5, method=m, scenario=s) for u in "abc" for m, g in gains.items() for s in SCENARIOS]
+    text = to_markdown(summarise(rows))
+    heads = [line for line in text.splitlines() if line.startswith("### ")]
+    assert heads[:2] == ["### d, b, inductive", "### d, b, inductive · rest60"]
+    assert text.count("`emgup` against each yardstick") == len(heads) == len(SCENARIOS)
+    tables = text.split("against each yardstick, the same users:")
+    against = [line.split(" | ") for line in tables[1].splitlines() if line.startswith("| ")][2:5]
+    assert [(cells[0], cells[2]) for cells in against] == [
+        ("| Source Only", "+10.0 [+10.0, +10.0]"),
+        ("| AdaBN", "+5.0 [+5.0, +5.0]"),
+        ("| `z`", "−10.0 [−10.0, −10.0]"),
+    ]
 
 
 def test_markdown_without_rows():

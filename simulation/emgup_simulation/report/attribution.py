@@ -1,27 +1,28 @@
-"""How much of EMG-UP's gain is the refresh of BatchNorm statistics: one sentence per protocol, from the rows alone."""
+"""How much of EMG-UP's gain is the refresh of BatchNorm statistics: one sentence per table, from the rows alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from emgup_model.evaluation.results import ResultRow
-from emgup_model.evaluation.statistics import Delta, accuracy_delta, paired_difference, per_user
-from emgup_simulation.report.text import PROTOCOLS, ordered, plural, points, points_interval
+from emgup_model.evaluation.statistics import accuracy_delta, paired_difference, per_user
+from emgup_model.evaluation.summary import Delta
+from emgup_simulation.report.text import Place, places, plural, points, points_interval
 
 PAPER, NOGRAD, BNFROZEN = "emgup_paper", "emgup_nograd", "emgup_bnfrozen"
 
 
-def attribution(rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
-    """(protocol, sentence) for every protocol in which users have scores of both ``emgup_paper`` and ``emgup_nograd``.
+def attribution(rows: Sequence[ResultRow]) -> list[tuple[Place, str]]:
+    """((protocol, scenario), sentence) wherever users have scores of both ``emgup_paper`` and ``emgup_nograd``.
 
     Args:
         rows: rows of one dataset and backbone.
     """
     found = []
-    for protocol in ordered((r.protocol for r in rows), PROTOCOLS):
-        here = [r for r in rows if r.protocol == protocol]
+    for place in places((r.protocol, r.scenario) for r in rows):
+        here = [r for r in rows if (r.protocol, r.scenario) == place]
         if sentence := _sentence(here):
-            found.append((protocol, sentence))
+            found.append((place, sentence))
     return found
 
 

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from emgup_model.evaluation.results import ResultRow
 
 Matrix = NDArray[np.float64]
-Confusions = Mapping[tuple[str, str], tuple[Matrix, Matrix]]
-"""(method, protocol) → before and after, each (C, C): row = true gesture, every row a distribution over predictions.
+Key = tuple[str, str, str]
+"""(method, protocol, scenario)"""
+Confusions = Mapping[Key, tuple[Matrix, Matrix]]
+"""Before and after, each (C, C): row = true gesture, every row a distribution over predictions.
 
 Pooled over users with equal weight; a row is NaN where no user has a test window of that gesture.
 """
@@ -33,6 +35,7 @@ class _Evaluation(BaseModel):
     dataset: str
     method: str
     protocol: str
+    scenario: str
     user: str
     seed: int
     confusion_before: Counts | None = None  # a user without labels has a personalized model and no scores
@@ -44,7 +47,7 @@ class CollectedConfusions:
     """Pooled matrices, the number of users in each, and what could not be used (one line each)."""
 
     pooled: Confusions
-    users: Mapping[tuple[str, str], int]
+    users: Mapping[Key, int]
     notes: tuple[str, ...]
 
 
@@ -54,8 +57,8 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
     A vault can also hold cells of earlier settings: an evaluation is used only if its cell is in ``rows``, scored, and
     its accuracies are those of the row. Nothing else is left out silently: the notes say what was not usable.
     """
-    wanted = {(r.dataset, r.method, r.protocol, r.user, r.seed): r for r in rows if r.ok}
-    found: dict[tuple[str, str, str, str, int], tuple[Matrix, Matrix]] = {}
+    wanted = {(r.dataset, r.method, r.protocol, r.scenario, r.user, r.seed): r for r in rows if r.ok}
+    found: dict[tuple[str, str, str, str, str, int], tuple[Matrix, Matrix]] = {}
     broken = 0
     for evaluation in _evaluations(client_home / "vault"):
         if evaluation is None:
@@ -63,7 +66,8 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
             continue
         if evaluation.confusion_before is None or evaluation.confusion_after is None:
             continue
-        key = (evaluation.dataset, evaluation.method, evaluation.protocol, evaluation.user, evaluation.seed)
+        e = evaluation
+        key = (e.dataset, e.method, e.protocol, e.scenario, e.user, e.seed)
         before, after = (_square(m) for m in (evaluation.confusion_before, evaluation.confusion_after))
         if before is None or after is None or before.shape != after.shape:
             broken += 1
@@ -80,13 +84,10 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
     if len(sizes) > 1:
         return CollectedConfusions({}, {}, (*notes, "the vault's matrices have different numbers of gestures"))
     pooled, users = {}, {}
-    for method, protocol in sorted({(k[1], k[2]) for k in found}):
-        here = {k: m for k, m in found.items() if k[1:3] == (method, protocol)}
-        pooled[method, protocol] = (
-            pool((k[3], m[0]) for k, m in here.items()),
-            pool((k[3], m[1]) for k, m in here.items()),
-        )
-        users[method, protocol] = len({k[3] for k in here})
+    for place in sorted({k[1:4] for k in found}):
+        here = [(k[4], m) for k, m in found.items() if k[1:4] == place]
+        pooled[place] = (pool((user, m[0]) for user, m in here), pool((user, m[1]) for user, m in here))
+        users[place] = len({user for user, _ in here})
     return CollectedConfusions(pooled, users, tuple(notes))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from emgup_model.evaluation.statistics import Delta
+from emgup_model.evaluation.summary import Delta
 from emgup_simulation.report.svg import el, figure, line, text
 from emgup_simulation.report.text import points, points_interval
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from emgup_model.evaluation.statistics import MethodSummary, Summary
+from collections.abc import Sequence
+
+from emgup_model.evaluation.statistics import CONTENDER
+from emgup_model.evaluation.summary import Comparison, MethodSummary, Summary
 from emgup_simulation.report import text
 
 HEAD = (
@@ -22,18 +25,27 @@ HEAD = (
 )
 
 
+AGAINST = ("Yardstick", "Users", "Δ accuracy [95 % interval]", "p (Holm)", "Δ macro-F1 [95 % interval]", "p (Holm)")
+
+
 def to_markdown(summary: Summary) -> str:
-    """One Markdown table per dataset, backbone and protocol, and below it the users without a score."""
+    """One Markdown table per dataset, backbone, protocol and scenario, and below it the users without a score.
+
+    Where `CONTENDER` is among the methods, a second table compares it with each of the others.
+    """
     groups = sorted({(m.dataset, m.backbone) for m in summary.methods})
     blocks = []
     for dataset, backbone in groups:
         here = [m for m in summary.methods if (m.dataset, m.backbone) == (dataset, backbone)]
-        for protocol in text.ordered((m.protocol for m in here), text.PROTOCOLS):
-            methods = {m.method: m for m in here if m.protocol == protocol}
+        for place in text.places((m.protocol, m.scenario) for m in here):
+            methods = {m.method: m for m in here if (m.protocol, m.scenario) == place}
             rows = [_row(methods[m]) for m in text.ordered(methods, text.TITLES)]
-            head = f"### {escape(dataset)}, {escape(backbone)}, {escape(protocol)}"
-            blocks.append("\n".join([head, "", _line(HEAD), _line(["---"] + ["---:"] * (len(HEAD) - 1)), *rows]))
+            head = f"### {escape(dataset)}, {escape(backbone)}, {escape(text.place_name(place))}"
+            blocks.append("\n".join([head, "", *_table(HEAD, rows)]))
             blocks += [_without(methods[m]) for m in text.ordered(methods, text.TITLES) if methods[m].problems]
+            if against := text.comparisons(summary, (dataset, backbone, *place), CONTENDER):
+                head = f"`{CONTENDER}` against each yardstick, the same users:"
+                blocks.append("\n".join([head, "", *_table(AGAINST, [_against(c) for c in against])]))
     blocks.append(
         f"Every user has equal weight. Intervals: {summary.interval}. Δ: points against Source Only on the same user's "
         "same windows. Worse: share of users whose accuracy fell. p: Wilcoxon signed-rank test of Δ accuracy, "
@@ -49,9 +61,7 @@ def escape(value: str) -> str:
 
 
 def _row(m: MethodSummary) -> str:
-    name = text.title(m.method)
-    shown = f"`{m.method}`" if name == m.method and "`" not in name and "|" not in name else escape(name)
-    cells = [shown, text.users_of(m)]
+    cells = [_name(m.method), text.users_of(m)]
     if m.accuracy is None or m.macro_f1 is None:
         return _line(cells + [text.NONE] * (len(HEAD) - len(cells)))
     cells += [
@@ -75,10 +85,29 @@ def _row(m: MethodSummary) -> str:
     return _line(cells)
 
 
+def _against(c: Comparison) -> str:
+    cells = [_name(c.reference), str(c.delta_accuracy.n_users)]
+    for d in (c.delta_accuracy, c.delta_macro_f1):
+        cells += [
+            f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(),
+            escape(text.p_value(d.wilcoxon_p_holm)),
+        ]
+    return _line(cells)
+
+
+def _name(method: str) -> str:
+    name = text.title(method)
+    return f"`{method}`" if name == method and "`" not in name and "|" not in name else escape(name)
+
+
+def _table(head: Sequence[str], rows: Sequence[str]) -> list[str]:
+    return [_line(head), _line(["---"] + ["---:"] * (len(head) - 1)), *rows]
+
+
 def _without(m: MethodSummary) -> str:
     cells = ", ".join(f"{escape(p.user)} (seed {p.seed}: {escape(p.status)})" for p in m.problems)
     return f"{text.plural(len(m.problems), 'cell')} of {escape(m.method)} without a score: {cells}."
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"

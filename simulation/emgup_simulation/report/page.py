@@ -14,26 +14,32 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from emgup_model.evaluation.results import ResultRow, sort_rows
-from emgup_model.evaluation.statistics import SOURCE_ONLY, Comparison, MethodSummary, Summary, summarise
+from emgup_model.evaluation.statistics import CONTENDER, SOURCE_ONLY, summarise
+from emgup_model.evaluation.summary import Comparison, MethodSummary, Summary
 from emgup_model.files import write_atomic
 from emgup_simulation.report import text
 from emgup_simulation.report.attribution import attribution
-from emgup_simulation.report.confusions import Confusions
+from emgup_simulation.report.confusions import Confusions, Key
 from emgup_simulation.report.dumbbell import HALF_WIDTH_UP_TO, UserChange, changes, dumbbell, floor_of
 from emgup_simulation.report.forest import Axis
 from emgup_simulation.report.heatmap import heatmap
 from emgup_simulation.report.info import RunInfo
+from emgup_simulation.report.text import Place
 
 
 @dataclass(frozen=True)
 class Table:
-    """One protocol's table of methods."""
+    """The table of methods of one protocol and scenario.
 
-    protocol: str
+    ``comparisons`` are those with AdaBN, ``against`` those of the contender with every other method.
+    """
+
+    name: str
     meaning: str
     methods: Sequence[MethodSummary]
     axis: Axis
     comparisons: Sequence[Comparison]
+    against: Sequence[Comparison]
     absent: Sequence[str]
 
 
@@ -48,10 +54,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """What one protocol shows below the tables."""
+    """What one protocol and scenario show below the tables; ``folded``: only after a click."""
 
-    protocol: str
+    name: str
     panels: Sequence[Panel]
+    folded: bool
     wide: bool = False
 
 
@@ -87,7 +94,7 @@ def write_report(
     *,
     info: RunInfo | None = None,
     summary: Summary | None = None,
-    confusion_users: Mapping[tuple[str, str], int] | None = None,
+    confusion_users: Mapping[Key, int] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Write RUN/report.html atomically and return its path.
@@ -95,8 +102,8 @@ def write_report(
     Args:
         run_dir: the run folder.
         rows: result rows, failed ones included.
-        confusions: (method, protocol) → (before, after), each (C, C), as `collect_confusions` pools them. They carry no
-            dataset, so they are drawn only for a run of one dataset and backbone.
+        confusions: (method, protocol, scenario) → (before, after), each (C, C), as `collect_confusions` pools them.
+            They carry no dataset, so they are drawn only for a run of one dataset and backbone.
         info: what was run; unknown parts are not shown.
         summary: statistics of ``rows``; computed when not given.
         confusion_users: number of users pooled in each matrix.
@@ -128,8 +135,12 @@ def write_report(
 def _study(dataset: str, backbone: str, rows: Sequence[ResultRow], summary: Summary, info: RunInfo) -> Study:
     summaries = [m for m in summary.methods if (m.dataset, m.backbone) == (dataset, backbone)]
     methods = text.ordered((m.method for m in summaries), text.TITLES)
-    protocols = text.ordered((m.protocol for m in summaries), text.PROTOCOLS)
-    change = {(p, m): changes(r for r in rows if (r.protocol, r.method) == (p, m)) for p in protocols for m in methods}
+    places = text.places((m.protocol, m.scenario) for m in summaries)
+    change = {
+        (p, m): changes(r for r in rows if ((r.protocol, r.scenario), r.method) == (p, m))
+        for p in places
+        for m in methods
+    }
     return Study(
         dataset=dataset,
         backbone=backbone,
@@ -137,80 +148,87 @@ def _study(dataset: str, backbone: str, rows: Sequence[ResultRow], summary: Summ
         folds=len({r.fold for r in rows}),
         seeds=sorted({r.seed for r in rows}),
         methods=methods,
-        tables=[_table(p, methods, summaries, summary, dataset, backbone) for p in protocols],
-        attribution=attribution(rows),
-        per_user=[_per_user(p, methods, change, info) for p in protocols],
+        tables=[_table((dataset, backbone, *p), methods, summaries, summary) for p in places],
+        attribution=[(text.place_name(p), sentence) for p, sentence in attribution(rows)],
+        per_user=[_per_user(p, methods, change, info) for p in places],
         confusions=(),
-        by_user=[(p, [(m, {c.user: c for c in change[p, m]}) for m in methods if change[p, m]]) for p in protocols],
-        problems=[(m.method, m.protocol, p.user, p.seed, p.status) for m in summaries for p in m.problems],
+        by_user=[
+            (text.place_name(p), [(m, {c.user: c for c in change[p, m]}) for m in methods if change[p, m]])
+            for p in places
+        ],
+        problems=[
+            (m.method, text.place_name((m.protocol, m.scenario)), p.user, p.seed, p.status)
+            for m in summaries
+            for p in m.problems
+        ],
         cells=len(rows) + sum(p.status == "missing" for m in summaries for p in m.problems),
     )
 
 
 def _table(
-    protocol: str,
-    methods: Sequence[str],
-    summaries: Sequence[MethodSummary],
-    summary: Summary,
-    dataset: str,
-    backbone: str,
+    table: tuple[str, str, str, str], methods: Sequence[str], summaries: Sequence[MethodSummary], summary: Summary
 ) -> Table:
-    here = {m.method: m for m in summaries if m.protocol == protocol}
-    place = (dataset, backbone, protocol)
+    place = table[2:]
+    here = {m.method: m for m in summaries if (m.protocol, m.scenario) == place}
     shown = [here[m] for m in methods if m in here]
-    against_adabn = [
-        c for c in summary.comparisons if (c.dataset, c.backbone, c.protocol, c.reference) == (*place, "adabn")
-    ]
     deltas = [d for m in shown if (d := text.shown_delta(m, m.delta_accuracy)) is not None]
     return Table(
-        protocol=protocol,
-        meaning=text.PROTOCOLS.get(protocol, ""),
+        name=text.place_name(place),
+        meaning=text.meaning(place),
         methods=shown,
         axis=Axis.over(deltas),
-        comparisons=[c for m in methods for c in against_adabn if c.method == m],
-        absent=[u for a in summary.absent if (a.dataset, a.backbone, a.protocol) == place for u in a.users],
+        comparisons=text.comparisons(summary, table, "adabn"),
+        against=text.comparisons(summary, table, CONTENDER),
+        absent=[u for a in summary.absent if (a.dataset, a.backbone, a.protocol, a.scenario) == table for u in a.users],
     )
 
 
 def _per_user(
-    protocol: str, methods: Sequence[str], change: Mapping[tuple[str, str], Sequence[UserChange]], info: RunInfo
+    place: Place, methods: Sequence[str], change: Mapping[tuple[Place, str], Sequence[UserChange]], info: RunInfo
 ) -> Section:
-    shown = [m for m in methods if m != SOURCE_ONLY and change[protocol, m]]
-    floor = floor_of(c for m in shown for c in change[protocol, m])
+    shown = [m for m in methods if m != SOURCE_ONLY and change[place, m]]
+    floor = floor_of(c for m in shown for c in change[place, m])
     chance = 1 / len(info.gestures) if info.gestures else None
-    wide = any(len(change[protocol, m]) > HALF_WIDTH_UP_TO for m in shown)
+    wide = any(len(change[place, m]) > HALF_WIDTH_UP_TO for m in shown)
     panels = []
     for method in shown:
-        users = change[protocol, method]
+        users = change[place, method]
         worse = sum(c.delta < 0 for c in users)
         mean = sum(c.delta for c in users) / len(users)
         note = f"mean {text.points(mean)}; {worse} of {text.plural(len(users), 'user')} worse"
-        label = f"{text.title(method)}, {protocol}: accuracy of every user before and after; {note}"
+        label = f"{text.title(method)}, {text.place_name(place)}: accuracy of every user before and after; {note}"
         panels.append(Panel(method, note, dumbbell(users, label, floor, chance, wide)))
-    return Section(protocol, panels, wide)
+    return Section(text.place_name(place), panels, _folded(place), wide)
 
 
-def _confusion_sections(
-    confusions: Confusions, users: Mapping[tuple[str, str], int], gestures: Sequence[str]
-) -> list[Section]:
+def _confusion_sections(confusions: Confusions, users: Mapping[Key, int], gestures: Sequence[str]) -> list[Section]:
     sections = []
-    for protocol in text.ordered((p for _, p in confusions), text.PROTOCOLS):
-        panels = []
-        for method in text.ordered((m for m, p in confusions if p == protocol), text.TITLES):
-            if method == SOURCE_ONLY:
-                continue  # its matrix is the "before" of all others
-            before, after = confusions[method, protocol]
-            count = len(before)
-            names = list(gestures) if len(gestures) == count else [f"gesture {i}" for i in range(count)]
-            recall = [float(np.nanmean(np.diag(m))) if np.isfinite(np.diag(m)).any() else None for m in (before, after)]
-            note = f"mean recall over gestures {text.percent(recall[0])} \u2192 {text.percent(recall[1])} %"
-            if (method, protocol) in users:
-                note += f"; {text.plural(users[method, protocol], 'user')}"
-            label = f"confusion matrices of {text.title(method)}, {protocol}: {note}"
-            panels.append(Panel(method, note, heatmap(before, after, names, label)))
+    for place in text.places((p, s) for _, p, s in confusions):
+        methods = text.ordered((m for m, *rest in confusions if tuple(rest) == place), text.TITLES)
+        # the matrix of Source Only is the "before" of all others
+        panels = [_confusion_panel(m, place, confusions, users, gestures) for m in methods if m != SOURCE_ONLY]
         if panels:
-            sections.append(Section(protocol, panels))
+            sections.append(Section(text.place_name(place), panels, _folded(place)))
     return sections
+
+
+def _confusion_panel(
+    method: str, place: Place, confusions: Confusions, users: Mapping[Key, int], gestures: Sequence[str]
+) -> Panel:
+    before, after = confusions[method, *place]
+    count = len(before)
+    names = list(gestures) if len(gestures) == count else [f"gesture {i}" for i in range(count)]
+    recall = [float(np.nanmean(np.diag(m))) if np.isfinite(np.diag(m)).any() else None for m in (before, after)]
+    note = f"mean recall over gestures {text.percent(recall[0])} \u2192 {text.percent(recall[1])} %"
+    if (method, *place) in users:
+        note += f"; {text.plural(users[method, *place], 'user')}"
+    label = f"confusion matrices of {text.title(method)}, {text.place_name(place)}: {note}"
+    return Panel(method, note, heatmap(before, after, names, label))
+
+
+def _folded(place: Place) -> bool:
+    """Calibration scenarios are many: their figures open on a click."""
+    return place[1] != "balanced"
 
 
 def _environment() -> Environment:

@@ -11,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from emgup_model.evaluation.results import ResultRow
-from emgup_model.evaluation.statistics import POINT, MethodSummary, Summary, summarise
+from emgup_model.evaluation.statistics import POINT, summarise
+from emgup_model.evaluation.summary import MethodSummary, Summary
 from emgup_simulation.report import text
 
 WIDTH = 100
 
 
 def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | None = None) -> None:
-    """Print one line per method under the name of its protocol, then how many cells have no score.
+    """Print one line per method under the name of its protocol and scenario, then how many cells have no score.
 
     Args:
         rows: result rows, failed ones included.
@@ -46,9 +47,10 @@ def _table(methods: Sequence[MethodSummary], width: int) -> Table:
     for name, columns in numbers.items():
         table.add_column(name, justify="right", no_wrap=True, min_width=columns)
     table.add_column("largest loss", no_wrap=True, overflow="ellipsis", max_width=names // 2)
-    for protocol in text.ordered((m.protocol for m in methods), text.PROTOCOLS):
-        table.add_row(Text(protocol, "italic"))
-        here = {m.method: m for m in methods if m.protocol == protocol}
+    for place in text.places((m.protocol, m.scenario) for m in methods):
+        for line in text.place_name(place).replace(" \u00b7 ", "\n\u00b7 ").split("\n"):  # too wide for one row
+            table.add_row(Text(line, "italic"))
+        here = {m.method: m for m in methods if (m.protocol, m.scenario) == place}
         for name in text.ordered(here, text.TITLES):
             table.add_row(*_cells(here[name]))
         table.add_section()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from emgup_model.evaluation.statistics import Delta, MethodSummary
+from emgup_model.evaluation.summary import Comparison, Delta, MethodSummary, Summary
 
 TITLES = {
     "source_only": "Source Only",
@@ -21,6 +21,17 @@ PROTOCOLS = {
     "later_sessions": "adapted on the first session, tested on all later sessions",
 }
 
+SCENARIOS = {
+    "balanced": "all windows of the adapting recordings",
+    "rest60": "60 % of the adapting windows are rest",
+    "subset": "the adapting windows show half of the gestures, rounded up, drawn at random",
+    "skew": "shares of the gestures in the adapting windows fall geometrically, in random order, down to a tenth",
+    "short": "the adapting windows are 30 s, equally of every gesture",
+}
+
+Place = tuple[str, str]
+"""(protocol, scenario): what one table of methods is about."""
+
 MINUS = "\u2212"
 NONE = "\u2013"
 
@@ -29,6 +40,26 @@ def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:
     """``names`` without repetition: those in ``first`` in its order, then the others by name."""
     rank = {name: i for i, name in enumerate(first)}
     return sorted(set(names), key=lambda n: (rank.get(n, len(rank)), n))
+
+
+def places(pairs: Iterable[Place]) -> list[Place]:
+    """Protocols and scenarios without repetition, in the order of the tables."""
+    found = set(pairs)
+    scenarios = ordered((s for _, s in found), SCENARIOS)
+    return [(p, s) for p in ordered((p for p, _ in found), PROTOCOLS) for s in scenarios if (p, s) in found]
+
+
+def place_name(place: Place) -> str:
+    """``transductive``, or ``transductive · rest60`` where the adapting windows are not all there are."""
+    protocol, scenario = place
+    return protocol if scenario == "balanced" else f"{protocol} · {scenario}"
+
+
+def meaning(place: Place) -> str:
+    """What the protocol is, and the scenario where it is one."""
+    protocol, scenario = place
+    parts = [PROTOCOLS.get(protocol, ""), SCENARIOS.get(scenario, "") if scenario != "balanced" else ""]
+    return "; ".join(p for p in parts if p)
 
 
 def title(method: str) -> str:
@@ -76,6 +107,15 @@ def shown_delta(summary: MethodSummary, delta: Delta | None) -> Delta | None:
     if delta is None or (summary.method == "source_only" and delta.mean == delta.worst == 0):
         return None
     return delta
+
+
+def comparisons(summary: Summary, table: tuple[str, str, str, str], family: str) -> list[Comparison]:
+    """The comparisons of one family in a table (dataset, backbone, protocol, scenario), in the order of its methods."""
+    here = [
+        c for c in summary.comparisons if (c.dataset, c.backbone, c.protocol, c.scenario, c.family) == (*table, family)
+    ]
+    rank = {m: i for i, m in enumerate(ordered((m for c in here for m in (c.method, c.reference)), TITLES))}
+    return sorted(here, key=lambda c: (rank[c.method], rank[c.reference]))
 
 
 def users_of(summary: MethodSummary) -> str:

@@ -14,6 +14,7 @@ ROW = {
     "backbone": "cnn",
     "method": "adabn",
     "protocol": "inductive",
+    "scenario": "rest60",
     "fold": 3,
     "user": "Female0",
     "seed": 0,
@@ -41,6 +42,7 @@ def result_rows(draw):
         backbone=draw(names),
         method=draw(names),
         protocol=draw(names),
+        scenario=draw(names),
         fold=draw(st.integers(0, 20)),
         user=draw(names),
         seed=draw(st.integers(0, 2**63)),
@@ -55,7 +57,7 @@ def result_rows(draw):
 
 
 def cell(row):
-    return (row.dataset, row.backbone, row.method, row.protocol, row.user, row.seed)
+    return (row.dataset, row.backbone, row.method, row.protocol, row.scenario, row.user, row.seed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,10 +76,10 @@ def test_columns_are_the_contract(tmp_path):
     write_results(tmp_path / "results.csv", [ResultRow(**ROW)])
     header, line = (tmp_path / "results.csv").read_text().splitlines()
     assert header == (
-        "dataset,backbone,method,protocol,fold,user,seed,accuracy,macro_f1,source_accuracy,source_macro_f1,"
+        "dataset,backbone,method,protocol,scenario,fold,user,seed,accuracy,macro_f1,source_accuracy,source_macro_f1,"
         "n_windows,adapt_seconds,status"
     )
-    assert line == "myo_armband,cnn,adabn,inductive,3,Female0,0,0.8,0.75,0.7,0.65,672,1.25,ok"
+    assert line == "myo_armband,cnn,adabn,inductive,rest60,3,Female0,0,0.8,0.75,0.7,0.65,672,1.25,ok"
 
 
 def test_failed_cell_has_empty_scores(tmp_path):
@@ -144,9 +146,10 @@ def test_malformed_csv_is_one_clear_line(tmp_path, changes, message):
     [
         (b"", "column 'dataset' is missing"),
         (b"a,b\n", "column 'dataset' is missing"),
+        ((",".join(c for c in COLUMNS if c != "scenario") + "\n").encode(), "column 'scenario' is missing"),
         ((",".join(COLUMNS) + ",note\n").encode(), "unknown column 'note'"),
         ((",".join(reversed(COLUMNS)) + "\n").encode(), "another order"),
-        ((",".join(COLUMNS) + "\n1,2\n").encode(), "line 2: 2 values instead of 14"),
+        ((",".join(COLUMNS) + "\n1,2\n").encode(), "line 2: 2 values instead of 15"),
         ((",".join(COLUMNS) + '\n"unclosed').encode(), "not valid CSV"),
         (b"\xff\xfe", "not UTF-8"),
     ],

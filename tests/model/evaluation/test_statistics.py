@@ -10,7 +10,8 @@ from scipy import stats
 
 from emgup_model.evaluation.inference import bootstrap_interval, holm, wilcoxon_p
 from emgup_model.evaluation.results import ResultRow
-from emgup_model.evaluation.statistics import summarise, write_summary
+from emgup_model.evaluation.statistics import summarise
+from emgup_model.evaluation.summary import write_summary
 
 
 def row(user, accuracy, source=0.5, method="adabn", seed=0, protocol="inductive", status="ok", **more):
@@ -121,14 +122,14 @@ def test_source_only_is_no_part_of_the_holm_family():
     assert larger.wilcoxon_p_holm == pytest.approx(max(larger.wilcoxon_p, smaller.wilcoxon_p_holm))
     (against_adabn,) = s.comparisons
     assert (against_adabn.method, against_adabn.reference) == ("emgup_paper", "adabn")
-    assert against_adabn.delta.mean == pytest.approx(by["emgup_paper"].mean - by["adabn"].mean)
+    assert against_adabn.delta_accuracy.mean == pytest.approx(by["emgup_paper"].mean - by["adabn"].mean)
 
 
 def test_comparison_uses_the_users_both_have():
     rows = [row("a", 0.9), row("b", 0.1), row("b", 0.3, method="other"), row("c", 0.9, method="other")]
     (c,) = summarise(rows).comparisons
-    assert (c.method, c.delta.n_users) == ("other", 1)
-    assert c.delta.mean == pytest.approx(0.2)
+    assert (c.method, c.delta_accuracy.n_users) == ("other", 1)
+    assert c.delta_accuracy.mean == pytest.approx(0.2)
 
 
 def test_datasets_and_backbones_are_not_mixed():
@@ -138,6 +139,43 @@ def test_datasets_and_backbones_are_not_mixed():
         ("e", "b"): 0.4,
         ("d", "c"): 0.6,
     }
+
+
+def test_scenarios_are_not_mixed():
+    rows = [row("a", 0.2), row("a", 0.4, scenario="rest60"), row("b", 0.6, scenario="rest60")]
+    s = summarise(rows)
+    assert {(m.protocol, m.scenario): m.accuracy.mean for m in s.methods} == {
+        ("inductive", "balanced"): 0.2,
+        ("inductive", "rest60"): pytest.approx(0.5),
+    }
+    assert [(x.scenario, x.users) for x in s.absent] == [("balanced", ("b",))]
+
+
+def contest(users=8, methods=("source_only", "adabn", "shot")):
+    rng = np.random.default_rng(1)
+    scores = {m: 0.7 + rng.normal(0, 0.05, users) for m in methods}
+    scores["emgup"] = scores["adabn"] + 0.1
+    return scores, [row(f"u{i}", a, method=m) for m, x in scores.items() for i, a in enumerate(x)]
+
+
+def test_emgup_is_compared_with_every_other_method_in_both_scores():
+    scores, rows = contest()
+    against = [c for c in summarise(rows).comparisons if c.family == "emgup"]
+    assert [(c.method, c.reference) for c in against] == [("emgup", m) for m in ("adabn", "shot", "source_only")]
+    p = [stats.wilcoxon(np.round(scores["emgup"] - scores[c.reference], 12)).pvalue for c in against]
+    for c, corrected in zip(against, holm(p), strict=True):
+        difference = scores["emgup"] - scores[c.reference]
+        assert c.delta_accuracy.n_users == 8
+        assert c.delta_accuracy.mean == pytest.approx(difference.mean())
+        assert c.delta_macro_f1.mean == pytest.approx(difference.mean() / 2)
+        assert c.delta_accuracy.ci95 == pytest.approx(bootstrap_interval(np.round(difference, 12)))
+        assert c.delta_accuracy.wilcoxon_p_holm == c.delta_macro_f1.wilcoxon_p_holm == pytest.approx(corrected)
+    assert against[0].delta_accuracy.wilcoxon_p == pytest.approx(2 / 2**8)
+
+
+def test_without_emgup_nothing_is_compared_with_it():
+    _, rows = contest()
+    assert {c.family for c in summarise(r for r in rows if r.method != "emgup").comparisons} == {"adabn"}
 
 
 windows = st.integers(0, 40)
