@@ -122,16 +122,23 @@ def test_the_rows_of_the_ablations_vary_what_the_paper_varies(setting: str) -> N
     ssa, ssp = row("table2", f"{setting}_ssa"), row("table2", f"{setting}_ssp")
     assert (ssa.ssa, ssa.ssp.epochs) == (full.ssa, 0)
     assert (ssp.ssp, ssp.ssa.epochs) == (full.ssp, 0)
-    unfiltered = row("table3", f"{setting}_ssp_no_filter").ssp
+    unfiltered = row("table3", f"{setting}_no_filter").ssp
     assert isinstance(unfiltered, SspConfig)
     assert (unfiltered.confidence, unfiltered.confident_share) == (0, 0)
     for T in (8, 12, 17, 24):
-        at = row("table4", f"{setting}_ssa_t{T:02d}")
+        at = row("table4", f"{setting}_t{T:02d}")
         assert (at.ssa.sequence_length, at.ssa.future_windows, at.ssp.epochs) == (T + 3, 3, 0)
     assert row("table5", f"{setting}_ssa").ssa.second_view == "reversed"
-    masked = row("table5", f"{setting}_ssa_masking").ssa
+    masked = row("table5", f"{setting}_masking").ssa
     assert (masked.second_view, masked.masked_share) == ("masked", 0.15)
-    assert row("table5", f"{setting}_ssa_no_inversion").ssa.second_view == "none"
+    assert row("table5", f"{setting}_no_inversion").ssa.second_view == "none"
+
+
+def test_the_control_of_table_5_makes_as_many_passes_as_two_views() -> None:
+    control, one, two = (
+        row("table5", f"published_{name}").ssa for name in ("10_epochs_no_inversion", "no_inversion", "ssa")
+    )
+    assert control == one.model_copy(update={"epochs": 2 * two.epochs})
 
 
 @pytest.mark.parametrize(
