@@ -6,6 +6,7 @@ This is the whole of what a client computes. It knows nothing of Flower.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from emgup_model import __version__
 from emgup_model.backbones import Backbone
+from emgup_model.config import digest
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import UserFile
 from emgup_model.data.windows import WindowedUser, load_windows, window_labels
@@ -47,6 +50,36 @@ class Task:
 
 
 @dataclass(frozen=True)
+class UserWindows:
+    """One user's windows, and what those to adapt on were cut from.
+
+    Attributes:
+        adapt: windows to adapt on, thinned by the scenario.
+        test: windows to test on.
+        recordings: names of the recordings that adapt.
+        content_sha256: the file's own hash of its content.
+    """
+
+    adapt: WindowedUser
+    test: WindowedUser
+    recordings: tuple[str, ...]
+    content_sha256: str
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A personalized model in eval mode, what the method logged, and the wall seconds the adaptation took."""
+
+    model: Backbone
+    log: dict[str, Any]
+    seconds: float
+
+
+Known = Callable[[str], Adaptation | None]
+"""From the key of an adaptation to the same one, made before; None where there is none."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Scores of one user's test windows, before (the release) and after (the personalized model).
 
@@ -64,15 +97,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Personalization:
-    """A personalized model, what the method logged, its time, and the scores if the file holds labels."""
+    """An adaptation and its key, the share of decisions that it changed, and the scores if the file holds labels."""
 
-    model: Backbone
-    log: dict[str, Any]
-    adapt_seconds: float
+    adaptation: Adaptation
+    key: str
+    predictions_changed: float
     evaluation: Evaluation | None
 
 
-def personalize(user_path: Path, release: Release, task: Task, device: str = "cpu") -> Personalization:
+def nothing_known(_: str) -> None:
+    """No adaptation was made before."""
+
+
+def personalize(
+    user_path: Path, release: Release, task: Task, device: str = "cpu", known: Known = nothing_known
+) -> Personalization:
     """Adapt a verified release to one user's recordings.
 
     Args:
@@ -80,15 +119,44 @@ def personalize(user_path: Path, release: Release, task: Task, device: str = "cp
         release: source release; its model is not changed.
         task: method, protocol, scenario and seed.
         device: torch device.
+        known: adaptations made before. Protocols that differ in their test windows only share one.
 
     Raises:
         DataError: the file does not fit the release, is too short, or (where labelled) shows one gesture only; the
             scenario cannot be drawn.
         NotApplicableError: the protocol has no row for this user.
     """
-    adapt_windows, test_windows = load_user(user_path, release.manifest, task)
+    windows = load_user(user_path, release.manifest, task)
     model = release.model.to(device)
-    target = Target(adapt_windows.to(device), release.manifest.windows.sequence_length)
+    key = adaptation_key(release, task, windows)
+    adaptation = known(key) or _adapt(
+        model, Target(windows.adapt.to(device), release.manifest.windows.sequence_length), task
+    )
+    test = windows.test.to(device)
+    before = predict_logits(model, test).argmax(1)
+    after = predict_logits(adaptation.model.to(device), test).argmax(1)
+    adaptation.model.cpu()
+    changed = float((before != after).float().mean())
+    evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
+    return Personalization(adaptation, key, changed, evaluation)
+
+
+def adaptation_key(release: Release, task: Task, windows: UserWindows) -> str:
+    """SHA-256 (hex) of everything that determines the adapted weights; the test windows are no part of it."""
+    return digest(
+        {
+            "version": __version__,
+            "release": release.id,
+            "content": windows.content_sha256,
+            "recordings": list(windows.recordings),
+            "config": task.method.model_dump(mode="json"),
+            "scenario": task.scenario,
+            "seed": task.seed,
+        }
+    )
+
+
+def _adapt(model: Backbone, target: Target, task: Task) -> Adaptation:
     started = time.perf_counter()
     try:
         adapted = adapt(model, target, task.method, task.seed)
@@ -96,15 +164,11 @@ def personalize(user_path: Path, release: Release, task: Task, device: str = "cp
         raise ConfigError(f"the method's settings do not fit this release: {e}") from None
     seconds = time.perf_counter() - started
     check_finite(adapted.model)
-    test = test_windows.to(device)
-    before, after = predict_logits(model, test).argmax(1), predict_logits(adapted.model, test).argmax(1)
-    log = adapted.log | {"predictions_changed": float((before != after).float().mean())}
-    evaluation = evaluate(user_path, test_windows, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adapted.model.cpu(), log, seconds, evaluation)
+    return Adaptation(adapted.model, adapted.log, seconds)
 
 
-def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> tuple[WindowedUser, WindowedUser]:
-    """(windows to adapt on, windows to test on), cut from recordings that are read once.
+def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
+    """The windows to adapt on and to test on, cut from recordings that are read once.
 
     The scenario thins the windows to adapt on only: the test set is the protocol's, whatever the scenario.
     """
@@ -117,7 +181,7 @@ def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> tuple[Window
             )
         names = [r.name for r in file.recordings if r.name in {*split[0], *split[1]}]
         windows = load_windows(file, manifest.windows, manifest.preprocessing, manifest.scale, names)
-        user = file.info.user
+        user, content = file.info.user, file.info.content_sha256
     adapt_windows, test_windows = (windows.subset(select(windows, part)) for part in split)
     if not adapt_windows.sequences(manifest.windows.sequence_length):
         raise DataError(
@@ -127,7 +191,7 @@ def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> tuple[Window
         )
     if not len(test_windows):
         raise DataError(f"user '{user}' has no window to test on under protocol {task.protocol}")
-    return _drawn(path, adapt_windows, manifest, task), test_windows
+    return UserWindows(_drawn(path, adapt_windows, manifest, task), test_windows, split[0], content)
 
 
 def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: Task) -> WindowedUser:

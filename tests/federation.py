@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -44,6 +44,14 @@ def make_store(folder: Path, users: int = 4) -> Path:
     """Recording files of ``users`` toy users."""
     for i in range(users):
         write_user(folder / f"u{i}.h5", toy_info(f"u{i}"), toy_recordings(i, gain=1 + 0.3 * i))
+    return folder
+
+
+def make_sessions_store(folder: Path, users: int = 4) -> Path:
+    """The same users with a second session."""
+    for i in range(users):
+        later = [replace(r, name=f"later_{r.name}", session=1) for r in toy_recordings(10 + i)]
+        write_user(folder / f"u{i}.h5", toy_info(f"u{i}"), [*toy_recordings(i, gain=1 + 0.3 * i), *later])
     return folder
 
 

@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from emgup_client.exporter import exporter
 from emgup_client.releases import ReleaseCache
-from emgup_client.vault import MAX_ATTEMPTS, locked_cell, private_dir
+from emgup_client.vault import MAX_ATTEMPTS, VaultCell, locked_cell, private_dir
 from emgup_model.errors import ConfigError
 from emgup_model.methods import parse_method
-from emgup_model.personalize import Personalization, Task, personalize
-from emgup_model.release import ReleaseFiles, state_tensors
+from emgup_model.methods.base import copy_model
+from emgup_model.personalize import Adaptation, Known, Personalization, Task, personalize
+from emgup_model.release import Release, ReleaseFiles, state_tensors
 from emgup_model.wire import (
     DELIVER,
     OFFER,
@@ -94,6 +97,8 @@ def make_app(settings_from_context: Callable[[Context], ClientSettings]) -> Clie
 def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
     """Adapt, save to the vault, reply; a cell that the vault already holds is answered from there.
 
+    Where another cell of the user was adapted in the same way (it differs in its test windows), its weights are used.
+
     Raises:
         ReleaseError, ConfigError, DataError, OSError: the cell is not saved, and what the attempt left is removed.
     """
@@ -110,13 +115,30 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
             release = _cache(settings).open(request.release_id)
             method = parse_method(_json(request.method), "the requested method")
             task = Task(method, request.protocol, request.scenario, request.seed)
-            outcome = personalize(subject.recordings, release, task, settings.device)
+            outcome = personalize(subject.recordings, release, task, settings.device, _known(cell, release))
             reply = _reply(outcome)
             evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
-            cell.commit(save_safetensors(state_tensors(outcome.model)), evaluation, reply)
+            cell.commit(save_safetensors(state_tensors(outcome.adaptation.model)), evaluation, reply, outcome.key)
             return reply
         finally:
             cell.end()
+
+
+def _known(cell: VaultCell, release: Release) -> Known:
+    """The adaptations of the user's other cells; what does not fit the release is not known."""
+
+    def look(key: str) -> Adaptation | None:
+        if (found := cell.sibling(key)) is None:
+            return None
+        weights, evaluation = found
+        model = copy_model(release.model)
+        try:
+            model.load_state_dict(load_safetensors(weights))
+            return Adaptation(model, evaluation["log"], evaluation["adapt_seconds"])
+        except (SafetensorError, RuntimeError, KeyError):
+            return None
+
+    return look
 
 
 def _reply(outcome: Personalization) -> Reply:
@@ -131,7 +153,7 @@ def _reply(outcome: Personalization) -> Reply:
             source_accuracy=to_parts(e.source_accuracy),
             source_macro_f1=to_parts(e.source_macro_f1),
             n_windows=e.n_windows,
-            adapt_ms=round(outcome.adapt_seconds * 1000),
+            adapt_ms=round(outcome.adaptation.seconds * 1000),
         ),
     )
 
@@ -151,9 +173,10 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "scenario": request.scenario,
         "seed": request.seed,
         "release_id": request.release_id,
-        "adapt_seconds": outcome.adapt_seconds,
+        "adapt_seconds": outcome.adaptation.seconds,
+        "predictions_changed": outcome.predictions_changed,
         **scores,
-        "log": outcome.log,
+        "log": outcome.adaptation.log,
     }
 
 

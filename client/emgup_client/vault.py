@@ -1,7 +1,8 @@
 """The private vault: personalized weights and everything about their making stay here, readable by the owner only.
 
 ``<home>/vault/<user>/<cell key>/`` holds ``weights.safetensors``, ``evaluation.json`` and, written last, the record
-``reply.json``: a cell that has one is complete. It names the SHA-256 of the other two. Files are 0600, folders 0700.
+``reply.json``: a cell that has one is complete. It names the SHA-256 of the other two, and the adaptation that made the
+weights. Files are 0600, folders 0700.
 """
 
 from __future__ import annotations
@@ -75,6 +76,27 @@ class VaultCell:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, WireError):
             return None
 
+    def sibling(self, adaptation: str) -> tuple[bytes, dict[str, Any]] | None:
+        """(weights, evaluation) of a completed cell of the same user that was adapted in the same way; None if none.
+
+        Siblings are read without their lock: a record appears after its files and is checked against them, so one that
+        is being written or removed at the moment is only not found.
+        """
+        others = sorted(p for p in self.folder.parent.iterdir() if p != self.folder)
+        return next((found for p in others if (found := VaultCell(p)._adapted(adaptation)) is not None), None)
+
+    def _adapted(self, adaptation: str) -> tuple[bytes, dict[str, Any]] | None:
+        try:
+            record = json.loads((self.folder / RECORD).read_bytes())
+            if record["adaptation"] != adaptation:
+                return None
+            files = {name: (self.folder / name).read_bytes() for name in (WEIGHTS, EVALUATION)}
+            if record["sha256"] != {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}:
+                return None
+            return files[WEIGHTS], json.loads(files[EVALUATION])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def begin(self) -> int:
         """Note an attempt and remove what a killed one left behind; returns how many attempts never ended."""
         for path in self.folder.iterdir():
@@ -90,13 +112,21 @@ class VaultCell:
         """The attempt ended by itself, well or not: it does not count as a crash."""
         (self.folder / ATTEMPTS).unlink(missing_ok=True)
 
-    def commit(self, weights: bytes, evaluation: Mapping[str, Any], reply: Reply) -> None:
-        """Save a personalized model; the record comes last, so a cell that has one is complete."""
+    def commit(self, weights: bytes, evaluation: Mapping[str, Any], reply: Reply, adaptation: str) -> None:
+        """Save a personalized model; the record comes last, so a cell that has one is complete.
+
+        Args:
+            weights: safetensors.
+            evaluation: everything about the making that stays here.
+            reply: what the server is told.
+            adaptation: key of the adaptation that made the weights, for :meth:`sibling`.
+        """
         files = {WEIGHTS: weights, EVALUATION: canonical_json(dict(evaluation))}
         for name, data in files.items():
             write_private(self.folder / name, data)
         sha256 = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        write_private(self.folder / RECORD, canonical_json({"sha256": sha256, "reply": reply.encode()}))
+        record = {"sha256": sha256, "adaptation": adaptation, "reply": reply.encode()}
+        write_private(self.folder / RECORD, canonical_json(record))
         self.end()
 
     def _attempts(self) -> int:

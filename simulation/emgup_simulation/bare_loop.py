@@ -1,7 +1,8 @@
 """``python -m emgup_simulation.bare_loop RUN SHARE OF THREADS``: a run's adaptations in a plain loop.
 
-The yardstick of `emgup bench overhead`: the same function on the same cells, nothing saved, nothing sent. Prints one
-JSON object: wall seconds of the loop (imports and preparation left out) and each cell's accuracy.
+The yardstick of `emgup bench overhead`: the same function on the same cells, nothing saved, nothing sent. As on a
+client, cells of one user that differ in their test windows only share one adaptation. Prints one JSON object: wall
+seconds of the loop (imports and preparation left out) and each cell's accuracy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from emgup_model.data.store import Store
-from emgup_model.personalize import Task, personalize
+from emgup_model.personalize import Adaptation, Task, personalize
 from emgup_model.release import load_release
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import RunFolder, load_experiment
@@ -32,12 +33,16 @@ def main(argv: list[str]) -> None:
     users = sorted({c.user for c in expected_cells(experiment, prepared)})[share::of]
     cells = [c for c in expected_cells(experiment, prepared) if c.user in users]
     accuracies = {}
+    user, made = "", dict[str, Adaptation]()
     started = time.perf_counter()
     for cell in cells:
         release = load_release(prepared.releases[cell.fold], prepared.trusted)
         device = experiment.federation.device
         task = Task(cell.config, cell.protocol, cell.scenario, cell.seed)
-        done = personalize(store.path(cell.user), release, task, device)
+        if cell.user != user:  # a user's cells follow each other
+            user, made = cell.user, {}
+        done = personalize(store.path(user), release, task, device, made.get)
+        made[done.key] = done.adaptation
         accuracies[cell.key] = done.evaluation.accuracy if done.evaluation else None
     print(json.dumps({"seconds": time.perf_counter() - started, "accuracies": accuracies}))
 

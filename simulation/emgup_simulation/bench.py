@@ -88,7 +88,7 @@ def _work_folder(run: RunFolder) -> RunFolder:
 
 
 def _print(result: dict[str, object], rows: dict[str, Measured], console: Console) -> None:
-    table = Table(title=f"{result['cells']} adaptations; {result['cells_with_another_accuracy']} with another accuracy")
+    table = Table(title=f"{result['cells']} cells; {result['cells_with_another_accuracy']} with another accuracy")
     for name in ("", "wall s", "peak MiB", "federation / this"):
         table.add_column(name, justify="left" if not name else "right")
     for name, m in rows.items():

@@ -47,7 +47,7 @@ def personalize_local(
         result = personalize(recording, release, task, device)
     name = "-".join([release.id[:12], Path(method_name).stem, protocol, scenario, str(seed)])
     folder = private_dir(vault / read_info(recording).user / name)
-    write_private(folder / WEIGHTS, save_safetensors(state_tensors(result.model)))
+    write_private(folder / WEIGHTS, save_safetensors(state_tensors(result.adaptation.model)))
     scores = result.evaluation
     kept = {
         "release": release.id,
@@ -55,14 +55,15 @@ def personalize_local(
         "protocol": protocol,
         "scenario": scenario,
         "seed": seed,
-        "log": result.log,
-        "adapt_seconds": result.adapt_seconds,
+        "log": result.adaptation.log,
+        "adapt_seconds": result.adaptation.seconds,
+        "predictions_changed": result.predictions_changed,
         "confusion_before": scores.confusion_before.tolist() if scores else None,
         "confusion_after": scores.confusion_after.tolist() if scores else None,
     }
     write_private(folder / EVALUATION, canonical_json(kept))
-    changed = 100 * result.log["predictions_changed"]
-    console.print(f"adapted in {result.adapt_seconds:.1f} s; {changed:.1f} % of the decisions changed")
+    changed = 100 * result.predictions_changed
+    console.print(f"adapted in {result.adaptation.seconds:.1f} s; {changed:.1f} % of the decisions changed")
     if scores:
         console.print(
             f"accuracy {100 * scores.source_accuracy:.1f} % before, {100 * scores.accuracy:.1f} % after "

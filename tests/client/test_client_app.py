@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,18 +13,32 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from emgup_client import app as client_app
 from emgup_client.app import ClientSettings, Subject, make_app
 from emgup_client.vault import EVALUATION, RECORD, WEIGHTS
+from emgup_model import personalize as personalization
+from emgup_model.backbones import Backbone
 from emgup_model.config import canonical_json
 from emgup_model.data.store import write_user
 from emgup_model.errors import DataError
 from emgup_model.keys import public_key, write_trusted
-from emgup_model.methods import load_method
+from emgup_model.methods import Adapted, MethodConfig, Target, load_method
 from emgup_model.release import ReleaseFiles
-from emgup_model.wire import DELIVER, OFFER, REPLY, REQUEST, Deliver, Offer, Personalize, Reply, Status, encode_request
+from emgup_model.wire import (
+    DELIVER,
+    OFFER,
+    REPLY,
+    REQUEST,
+    Deliver,
+    Offer,
+    Personalize,
+    Reply,
+    Result,
+    Status,
+    encode_request,
+)
 from tests.toy import make_release, toy_info, toy_recordings
 
 KEY = Ed25519PrivateKey.generate()
@@ -140,6 +156,81 @@ def test_the_record_names_the_scenario_and_it_changes_the_adaptation(client: Cli
     names = [json.loads((client.cell.parent / (c * 64) / EVALUATION).read_text())["scenario"] for c in "ab"]
     assert names == ["balanced", "subset"]
     assert (client.cell / WEIGHTS).read_bytes() != (client.cell.parent / ("b" * 64) / WEIGHTS).read_bytes()
+
+
+@pytest.fixture
+def adaptations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The methods that were run, one entry per adaptation."""
+    made: list[str] = []
+    real = personalization.adapt
+
+    def counted(model: Backbone, target: Target, config: MethodConfig, seed: int) -> Adapted:
+        made.append(config.kind)
+        return real(model, target, config, seed)
+
+    monkeypatch.setattr(personalization, "adapt", counted)
+    return made
+
+
+def two_sessions(client: Client) -> None:
+    client.deliver()
+    later = [dataclasses.replace(r, name=f"later_{r.name}", session=1) for r in toy_recordings(2)]
+    write_user(client.home.parent / "u1.h5", toy_info("u1"), [*toy_recordings(1), *later])
+
+
+def without_time(reply: Reply) -> Result:
+    assert reply.result is not None
+    return reply.result.model_copy(update={"adapt_ms": 0})
+
+
+def test_two_protocols_that_adapt_alike_adapt_once(client: Client, adaptations: list[str]) -> None:
+    two_sessions(client)
+    fresh = client.personalize(protocol="later_sessions")
+    client.personalize(cell="b" * 64, protocol="transductive")
+    shared = client.personalize(cell="c" * 64, protocol="later_sessions")
+    assert adaptations == ["adabn"]
+    assert shared == fresh  # the reported time too is that of the one adaptation
+    files = [(client.cell.parent / (c * 64) / WEIGHTS).read_bytes() for c in "abc"]
+    assert files[0] == files[1] == files[2]
+    records = [json.loads((client.cell.parent / (c * 64) / EVALUATION).read_text()) for c in "ac"]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("change", [{"scenario": "subset"}, {"seed": 1}, {"protocol": "inductive"}])
+def test_another_adaptation_is_not_reused(client: Client, adaptations: list[str], change: dict[str, object]) -> None:
+    two_sessions(client)
+    client.personalize()
+    client.personalize(cell="b" * 64, **change)
+    assert len(adaptations) == 2
+
+
+def forge(cell: Path, weights: bytes) -> None:
+    """Other weights, with a record that agrees with them."""
+    (cell / WEIGHTS).write_bytes(weights)
+    record = json.loads((cell / RECORD).read_text())
+    record["sha256"][WEIGHTS] = hashlib.sha256(weights).hexdigest()
+    (cell / RECORD).write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("damage", ["weights", "evaluation", "record", "forged", "other shape"])
+def test_a_tampered_neighbour_is_not_reused(client: Client, adaptations: list[str], damage: str) -> None:
+    two_sessions(client)
+    client.personalize()
+    fresh = client.personalize(cell="b" * 64, protocol="later_sessions", method_name="x")
+    shutil.rmtree(client.cell.parent / ("b" * 64))
+    assert adaptations == ["adabn"]
+    if damage == "forged":
+        forge(client.cell, b"no safetensors")
+    elif damage == "other shape":
+        forge(client.cell, save({"w": torch.zeros(3)}))
+    elif damage == "record":
+        (client.cell / RECORD).unlink()
+    else:
+        path = client.cell / {"weights": WEIGHTS, "evaluation": EVALUATION}[damage]
+        path.write_bytes(flip(path.read_bytes()))
+    again = client.personalize(cell="b" * 64, protocol="later_sessions")
+    assert adaptations == ["adabn"] * 2
+    assert without_time(again) == without_time(fresh)
 
 
 def flip(data: bytes) -> bytes:

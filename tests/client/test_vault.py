@@ -15,12 +15,13 @@ from emgup_model.wire import Reply, Result, Status
 RESULT = Result(accuracy=5, macro_f1=4, source_accuracy=3, source_macro_f1=2, n_windows=1, adapt_ms=0)
 REPLY = Reply(status=Status.OK, result=RESULT)
 KEY = "c" * 64
+ADAPTATION = "e" * 64
 
 
 def save(home: Path, key: str = KEY) -> Path:
     with locked_cell(home, "u1", key) as cell:
         cell.begin()
-        cell.commit(b"weights", {"accuracy": 0.5}, REPLY)
+        cell.commit(b"weights", {"accuracy": 0.5}, REPLY, ADAPTATION)
         return cell.folder
 
 
@@ -76,6 +77,33 @@ def test_a_forged_reply_does_not_answer(tmp_path: Path) -> None:
     record["reply"]["accuracy"] = 10**9
     path.write_text(json.dumps(record))
     assert read(tmp_path) is None
+
+
+def sibling(home: Path, adaptation: str = ADAPTATION, key: str = "d" * 64) -> tuple[bytes, dict[str, object]] | None:
+    with locked_cell(home, "u1", key) as cell:
+        return cell.sibling(adaptation)
+
+
+def test_a_completed_cell_is_found_by_its_adaptation_and_by_nothing_else(tmp_path: Path) -> None:
+    assert sibling(tmp_path) is None
+    save(tmp_path)
+    assert sibling(tmp_path) == (b"weights", {"accuracy": 0.5})
+    assert sibling(tmp_path, "f" * 64) is None
+    assert sibling(tmp_path, key=KEY) is None  # the cell itself is not its own sibling
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, EVALUATION, RECORD])
+@pytest.mark.parametrize("damage", ["changed", "removed", "nonsense"])
+def test_a_damaged_sibling_is_not_found(tmp_path: Path, name: str, damage: str) -> None:
+    path = save(tmp_path) / name
+    path.unlink() if damage == "removed" else path.write_bytes(b"{}" if damage == "changed" else b"\xff[")
+    assert sibling(tmp_path) is None
+
+
+def test_a_sibling_of_another_user_is_not_found(tmp_path: Path) -> None:
+    save(tmp_path)
+    with locked_cell(tmp_path, "u2", KEY) as cell:
+        assert cell.sibling(ADAPTATION) is None
 
 
 def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -41,7 +42,8 @@ def test_source_only_scores_are_equal_before_and_after(tmp_path: Path, release: 
 
 
 def test_inductive_tests_on_other_recordings_than_it_adapts_on(tmp_path: Path, release: Release) -> None:
-    adapt_on, test_on = module.load_user(user_file(tmp_path), release.manifest, Task(SourceOnlyConfig(), "inductive"))
+    windows = module.load_user(user_file(tmp_path), release.manifest, Task(SourceOnlyConfig(), "inductive"))
+    adapt_on, test_on = windows.adapt, windows.test
     assert {adapt_on.names[i] for i in adapt_on.recording.tolist()} == {"r0_g0", "r0_g1", "r0_g2"}
     assert {test_on.names[i] for i in test_on.recording.tolist()} == {"r1_g0", "r1_g1", "r1_g2"}
 
@@ -50,7 +52,7 @@ def test_labels_are_not_needed(tmp_path: Path, release: Release) -> None:
     bare = [replace(r, label=None) for r in toy_recordings(1)]
     result = personalize(user_file(tmp_path, bare), release, Task(AdaBnConfig(), "transductive"))
     assert result.evaluation is None
-    assert 0 <= result.log["predictions_changed"] <= 1
+    assert 0 <= result.predictions_changed <= 1
 
 
 def test_labels_cannot_change_the_adapted_weights(tmp_path: Path, release: Release) -> None:
@@ -59,8 +61,8 @@ def test_labels_cannot_change_the_adapted_weights(tmp_path: Path, release: Relea
     (tmp_path / "b").mkdir()
     one = personalize(user_file(tmp_path / "a"), release, Task(EmgupConfig(), "transductive"))
     two = personalize(user_file(tmp_path / "b", turned), release, Task(EmgupConfig(), "transductive"))
-    for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
+    weights = [r.adaptation.model.state_dict().values() for r in (one, two)]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
     assert one.evaluation is not None
     assert two.evaluation is not None
     assert one.evaluation.confusion_after.tolist() != two.evaluation.confusion_after.tolist()
@@ -122,9 +124,10 @@ def test_a_scenario_thins_what_adapts_and_never_what_tests(
     tmp_path: Path, release: Release, scenario: Scenario, protocol: Protocol
 ) -> None:
     path = long_file(tmp_path)
-    whole, test = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol))
-    drawn, same = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol, scenario))
-    assert torch.equal(same.starts, test.starts)
+    before = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol))
+    after = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol, scenario))
+    whole, drawn = before.adapt, after.adapt
+    assert torch.equal(before.test.starts, after.test.starts)
     assert set(drawn.starts.tolist()) <= set(whole.starts.tolist())
     assert (len(drawn) < len(whole)) == (scenario != "balanced")
     assert torch.equal(drawn.starts, drawn.starts.sort().values)
@@ -133,7 +136,7 @@ def test_a_scenario_thins_what_adapts_and_never_what_tests(
 def test_the_seed_of_the_cell_is_the_seed_of_the_draw(tmp_path: Path, release: Release) -> None:
     path = long_file(tmp_path)
     starts = [
-        module.load_user(path, release.manifest, Task(SourceOnlyConfig(), "transductive", "subset", seed))[0].starts
+        module.load_user(path, release.manifest, Task(SourceOnlyConfig(), "transductive", "subset", seed)).adapt.starts
         for seed in (0, 0, 1, 2, 3)
     ]
     assert torch.equal(starts[0], starts[1])
@@ -153,3 +156,42 @@ def test_a_scenario_that_cannot_be_drawn_is_one_line_each(tmp_path: Path, releas
         with pytest.raises(DataError, match=message) as error:
             personalize(path, release, Task(SourceOnlyConfig(), "transductive", scenario))  # type: ignore[arg-type]
         assert "\n" not in str(error.value)
+
+
+def sessions_file(folder: Path) -> Path:
+    """Two sessions of one user."""
+    later = [replace(r, name=f"later_{r.name}", session=1) for r in toy_recordings(2)]
+    return user_file(folder, [*toy_recordings(1), *later])
+
+
+def test_protocols_that_adapt_on_the_same_windows_share_one_adaptation(tmp_path: Path, release: Release) -> None:
+    path, method = sessions_file(tmp_path), EmgupConfig()
+    first = personalize(path, release, Task(method, "transductive"))
+    known = {first.key: first.adaptation}.get
+    shared = personalize(path, release, Task(method, "later_sessions"), known=known)
+    fresh = personalize(path, release, Task(method, "later_sessions"))
+    assert shared.adaptation is first.adaptation
+    assert shared.key == fresh.key == first.key
+    assert shared.predictions_changed == fresh.predictions_changed
+    assert shared.evaluation is not None
+    assert fresh.evaluation is not None
+    pairs = zip(vars(shared.evaluation).values(), vars(fresh.evaluation).values(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_the_key_of_an_adaptation_is_of_everything_that_determines_it(tmp_path: Path, release: Release) -> None:
+    path = sessions_file(tmp_path)
+    other_file = tmp_path / "other"
+    other_file.mkdir()
+    keys = []
+    for where, task in (
+        (path, Task(AdaBnConfig(), "transductive")),
+        (path, Task(AdaBnConfig(target_share=0.5), "transductive")),
+        (path, Task(AdaBnConfig(), "inductive")),
+        (path, Task(AdaBnConfig(), "transductive", "subset")),
+        (path, Task(AdaBnConfig(), "transductive", seed=1)),
+        (user_file(other_file), Task(AdaBnConfig(), "transductive")),
+    ):
+        keys.append(personalize(where, release, task).key)
+    keys.append(personalize(path, replace(release, id="0" * 64), Task(AdaBnConfig(), "transductive")).key)
+    assert len(set(keys)) == len(keys)

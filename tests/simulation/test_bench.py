@@ -6,12 +6,36 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from emgup_model import personalize as personalization
 from emgup_model.data.store import write_user
+from emgup_server.ledger import Ledger
+from emgup_simulation import bare_loop
 from emgup_simulation.bench import overhead
+from emgup_simulation.client_app import app
 from emgup_simulation.experiment import RunFolder
+from emgup_simulation.local import LocalGrid
 from emgup_simulation.memory import PeakMemory
 from emgup_simulation.prepare import prepare
+from emgup_simulation.server_app import serve
+from tests.federation import FAST, make_sessions_store, make_toy
 from tests.toy import toy_experiment, toy_info, toy_recordings
+
+
+def test_the_bare_loop_shares_adaptations_as_a_client_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_sessions_store(tmp_path / "store")
+    toy = make_toy(tmp_path, protocols=["transductive", "later_sessions", "inductive"])
+    adapted: list[object] = []
+    real = personalization.adapt
+    monkeypatch.setattr(personalization, "adapt", lambda *task: (adapted.append(task), real(*task))[1])
+    bare_loop.main([str(toy.run.path), "0", "1", "1"])
+    accuracies = json.loads(capsys.readouterr().out)["accuracies"]
+    assert len(adapted) == 2 * 2 * 4  # methods, different adaptations, users
+    serve(LocalGrid(app, 2, toy.run_config), toy.experiment, toy.run, FAST)
+    ledger = Ledger(toy.run.cells)
+    rows = {c.key: row.accuracy for c, row in zip(toy.cells, ledger.rows(toy.cells), strict=True)}
+    assert rows == pytest.approx(accuracies, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.recorddict_pb2 import MetricRecord as MetricRecordProto
 
 from emgup_client import app as client_app
-from emgup_client.vault import EVALUATION, RECORD, WEIGHTS
+from emgup_client.vault import EVALUATION, RECORD, WEIGHTS, VaultCell
+from emgup_model import personalize as personalization
 from emgup_model.errors import ConfigError, RunError
 from emgup_model.evaluation.results import read_results
 from emgup_model.wire import PARTS, REPLY, Reply, Status
@@ -24,7 +25,7 @@ from emgup_simulation.local import LocalGrid
 from emgup_simulation.lock import exclusive
 from emgup_simulation.run_config import read_run_config
 from emgup_simulation.server_app import serve
-from tests.federation import FAST, Toy, copy_of, make_toy
+from tests.federation import FAST, Toy, copy_of, make_sessions_store, make_toy
 
 CANARY = "canary-4711-/home/alice"
 
@@ -94,6 +95,50 @@ def test_only_missing_cells_are_asked_for(toy: Toy) -> None:
     (toy.run.cells / f"{toy.cells[3].key}.json").unlink()
     grid = federate(toy)
     assert [m.metadata.message_type for m in grid.sent] == ["query.offer", "train"]
+
+
+@pytest.fixture(scope="module")
+def two_sessions(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """Two protocols that adapt on the same windows."""
+    folder: Path = tmp_path_factory.mktemp("sessions")
+    make_sessions_store(folder / "store")
+    return make_toy(folder, ["adabn"], protocols=["transductive", "later_sessions"], scenarios=["balanced", "subset"])
+
+
+def test_a_shared_adaptation_gives_the_same_table_as_two(
+    two_sessions: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, apart = copy_of(two_sessions, tmp_path / "shared"), copy_of(two_sessions, tmp_path / "apart")
+    adapted: list[object] = []
+    real = personalization.adapt
+    monkeypatch.setattr(personalization, "adapt", lambda *task: (adapted.append(task), real(*task))[1])
+    federate(shared)
+    assert len(shared.cells) == 2 * len(adapted) == 16
+    monkeypatch.setattr(VaultCell, "sibling", lambda *_: None)
+    federate(apart)
+    assert len(adapted) == 8 + 16
+    assert table(shared) == table(apart)
+
+
+@pytest.mark.parametrize("kept", [1, 5, 11])
+def test_a_run_killed_between_cells_goes_on_to_the_same_table(two_sessions: Toy, tmp_path: Path, kept: int) -> None:
+    whole, killed = copy_of(two_sessions, tmp_path / "whole"), copy_of(two_sessions, tmp_path / "killed")
+    federate(whole)
+    answered = 0
+
+    def client(message: Message, context: Context) -> Message:
+        nonlocal answered
+        answered += message.metadata.message_type == "train"
+        if answered > kept:
+            raise KeyboardInterrupt
+        return app(message, context)
+
+    with pytest.raises(KeyboardInterrupt):
+        federate(killed, client)
+    records = sorted((killed.run.client_home / "vault").glob(f"*/*/{RECORD}"))
+    records[0].unlink()  # as if it had died before the record of one was written
+    federate(killed, nodes=3)
+    assert table(whole) == table(killed)
 
 
 def test_lost_replies_are_answered_from_the_vault_without_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
