@@ -19,51 +19,13 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import digest
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import UserFile
-from emgup_model.data.windows import WindowedUser, load_windows, window_labels
+from emgup_model.data.windows import WindowedUser, window_labels
 from emgup_model.errors import ConfigError, DataError
 from emgup_model.evaluation.metrics import user_metrics
-from emgup_model.evaluation.protocols import Protocol, select, split_recordings
-from emgup_model.evaluation.scenarios import Scenario, draw, rest_gesture
-from emgup_model.methods import MethodConfig, Target, adapt, predict_logits
+from emgup_model.evaluation.streaming import StreamingConfig, stream
+from emgup_model.methods import Target, adapt, predict_logits
 from emgup_model.release import Release, ReleaseManifest
-
-
-class NotApplicableError(DataError):
-    """The protocol has no row for this user (``later_sessions`` for a user with one session)."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is done for a user: with the recordings and the release, everything that determines the result.
-
-    Attributes:
-        method: method and settings.
-        protocol: which recordings adapt and which test.
-        scenario: which of the adapting recordings' windows the method gets; any but ``balanced`` is drawn with labels.
-        seed: of every random draw, the scenario's and the method's.
-    """
-
-    method: MethodConfig
-    protocol: Protocol
-    scenario: Scenario = "balanced"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class UserWindows:
-    """One user's windows, and what those to adapt on were cut from.
-
-    Attributes:
-        adapt: windows to adapt on, thinned by the scenario.
-        test: windows to test on.
-        recordings: names of the recordings that adapt.
-        content_sha256: the file's own hash of its content.
-    """
-
-    adapt: WindowedUser
-    test: WindowedUser
-    recordings: tuple[str, ...]
-    content_sha256: str
+from emgup_model.task import Task, UserWindows, load_user
 
 
 @dataclass(frozen=True)
@@ -129,12 +91,14 @@ def personalize(
     windows = load_user(user_path, release.manifest, task)
     model = release.model.to(device)
     key = adaptation_key(release, task, windows)
-    adaptation = known(key) or _adapt(
-        model, Target(windows.adapt.to(device), release.manifest.windows.sequence_length), task
-    )
     test = windows.test.to(device)
     before = predict_logits(model, test).argmax(1)
-    after = predict_logits(adaptation.model.to(device), test).argmax(1)
+    if task.streaming is not None:
+        adaptation, after = _stream(model, test, release.manifest, task, task.streaming)
+    else:
+        target = Target(windows.adapt.to(device), release.manifest.windows.sequence_length)
+        adaptation = known(key) or _adapt(model, target, task)
+        after = predict_logits(adaptation.model.to(device), test).argmax(1)
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
@@ -152,6 +116,7 @@ def adaptation_key(release: Release, task: Task, windows: UserWindows) -> str:
             "config": task.method.model_dump(mode="json"),
             "scenario": task.scenario,
             "seed": task.seed,
+            "streaming": task.streaming and task.streaming.model_dump(mode="json"),
         }
     )
 
@@ -167,76 +132,22 @@ def _adapt(model: Backbone, target: Target, task: Task) -> Adaptation:
     return Adaptation(adapted.model, adapted.log, seconds)
 
 
-def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
-    """The windows to adapt on and to test on, cut from recordings that are read once.
+def _stream(
+    model: Backbone, windows: WindowedUser, manifest: ReleaseManifest, task: Task, config: StreamingConfig
+) -> tuple[Adaptation, torch.Tensor]:
+    """(the last adaptation, with the seconds of all of them; (N,) predictions made before adapting)."""
+    logs, seconds = [], 0.0
 
-    The scenario thins the windows to adapt on only: the test set is the protocol's, whatever the scenario.
-    """
-    with UserFile(path) as file:
-        check_fits(file, manifest)
-        split = split_recordings(file.recordings, task.protocol)
-        if split is None:
-            raise NotApplicableError(
-                f"user '{file.info.user}' has one session; protocol {task.protocol} needs later ones"
-            )
-        names = [r.name for r in file.recordings if r.name in {*split[0], *split[1]}]
-        windows = load_windows(file, manifest.windows, manifest.preprocessing, manifest.scale, names)
-        user, content = file.info.user, file.info.content_sha256
-    adapt_windows, test_windows = (windows.subset(select(windows, part)) for part in split)
-    if not adapt_windows.sequences(manifest.windows.sequence_length):
-        raise DataError(
-            f"user '{user}' has no recording as long as one sequence ({manifest.windows.sequence_length} windows of "
-            f"{manifest.windows.length} samples, hop {manifest.windows.hop}); record longer, or use a release with "
-            "shorter sequences"
-        )
-    if not len(test_windows):
-        raise DataError(f"user '{user}' has no window to test on under protocol {task.protocol}")
-    return UserWindows(_drawn(path, adapt_windows, manifest, task), test_windows, split[0], content)
+    def adapt_on(target: Target) -> Backbone:
+        nonlocal seconds
+        made = _adapt(model, target, task)
+        logs.append(made.log)
+        seconds += made.seconds
+        return made.model
 
-
-def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: Task) -> WindowedUser:
-    """The windows that the scenario leaves. The only place before adaptation that opens labels."""
-    if task.scenario == "balanced":
-        return windows
-    with UserFile(path) as file:
-        info, samples = file.info, {r.name: r.n_samples for r in file.recordings}
-    labels = read_labels(path)
-    if not labels:
-        raise DataError(
-            f"user '{info.user}' has no labels, and scenario {task.scenario} is drawn with them; use scenario balanced"
-        )
-    keep = draw(
-        window_labels(labels, windows, [samples[n] for n in windows.names]),
-        windows.recording.numpy(),
-        windows.position.numpy(),
-        task.scenario,
-        classes=len(info.gestures),
-        seconds_per_window=manifest.windows.hop / info.sampling_rate_hz,
-        rest=rest_gesture(info.gestures),
-        seed=task.seed,
-    )
-    drawn = windows.subset(torch.from_numpy(keep))
-    if not drawn.sequences(manifest.windows.sequence_length):
-        raise DataError(
-            f"scenario {task.scenario} leaves user '{info.user}' no whole sequence of "
-            f"{manifest.windows.sequence_length} windows; leave it out, or use a release with shorter sequences"
-        )
-    return drawn
-
-
-def check_fits(file: UserFile, manifest: ReleaseManifest) -> None:
-    """Raise DataError unless channels and sampling rate are the release's."""
-    info = file.info
-    if info.channels != manifest.channels:
-        raise DataError(
-            f"user '{info.user}' was recorded with {info.channels} channels, the release expects {manifest.channels}; "
-            "use a release for this device"
-        )
-    if info.sampling_rate_hz != manifest.sampling_rate_hz:
-        raise DataError(
-            f"user '{info.user}' was recorded at {info.sampling_rate_hz:g} Hz, the release expects "
-            f"{manifest.sampling_rate_hz:g} Hz; resample the recordings or use a release for this rate"
-        )
+    hop_s = manifest.windows.hop / manifest.sampling_rate_hz
+    predictions, last = stream(model, windows, manifest.windows.sequence_length, hop_s, config, adapt_on)
+    return Adaptation(last, {"adaptations": len(logs), "last": logs[-1] if logs else None}, seconds), predictions
 
 
 def check_finite(model: torch.nn.Module) -> None:

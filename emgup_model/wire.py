@@ -133,6 +133,7 @@ class Personalize(_Strict):
     protocol: Protocol
     scenario: Scenario
     seed: int = Field(ge=0, lt=1 << 63)
+    streaming: str | None = Field(None, max_length=1 << 10, description="block and memory of protocol streaming, JSON")
     cell: Digest = Field(description="key of the result: the same key never means two results")
     user: SafeName | None = Field(
         None, description="simulation only, where one client plays many users; a deployed client knows its user"

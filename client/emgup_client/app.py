@@ -19,11 +19,14 @@ from safetensors.torch import save as save_safetensors
 from emgup_client.exporter import exporter
 from emgup_client.releases import ReleaseCache
 from emgup_client.vault import MAX_ATTEMPTS, VaultCell, locked_cell, private_dir
+from emgup_model.config import parse
 from emgup_model.errors import ConfigError
+from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.methods import parse_method
 from emgup_model.methods.base import copy_model
-from emgup_model.personalize import Adaptation, Known, Personalization, Task, personalize
+from emgup_model.personalize import Adaptation, Known, Personalization, personalize
 from emgup_model.release import Release, ReleaseFiles, state_tensors
+from emgup_model.task import Task
 from emgup_model.wire import (
     DELIVER,
     OFFER,
@@ -114,7 +117,7 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
         try:
             release = _cache(settings).open(request.release_id)
             method = parse_method(_json(request.method), "the requested method")
-            task = Task(method, request.protocol, request.scenario, request.seed)
+            task = Task(method, request.protocol, request.scenario, request.seed, _streaming(request))
             outcome = personalize(subject.recordings, release, task, settings.device, _known(cell, release))
             reply = _reply(outcome)
             evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
@@ -122,6 +125,12 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
             return reply
         finally:
             cell.end()
+
+
+def _streaming(request: Personalize) -> StreamingConfig | None:
+    if request.streaming is None:
+        return None
+    return parse(StreamingConfig, _json(request.streaming), "the requested streaming")
 
 
 def _known(cell: VaultCell, release: Release) -> Known:
@@ -171,6 +180,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "config": _json(request.method),
         "protocol": request.protocol,
         "scenario": request.scenario,
+        "streaming": _json(request.streaming) if request.streaming else None,
         "seed": request.seed,
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,
@@ -184,7 +194,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise ConfigError("the requested method is not valid JSON") from None
+        raise ConfigError("a requested setting is not valid JSON") from None
 
 
 def _cache(settings: ClientSettings) -> ReleaseCache:

@@ -18,7 +18,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from emgup_client.vault import private_dir
 from emgup_model.errors import ConfigError, DataError, ReleaseError
-from emgup_model.personalize import NotApplicableError
+from emgup_model.task import NotApplicableError
 from emgup_model.wire import REPLY, Reply, Status, WireError
 
 LOG = "client.log"

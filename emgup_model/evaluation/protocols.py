@@ -12,10 +12,11 @@ from emgup_model.data.store import RecordingInfo
 from emgup_model.data.windows import WindowedUser
 from emgup_model.errors import DataError
 
-Protocol = Literal["transductive", "inductive", "later_sessions"]
+Protocol = Literal["transductive", "inductive", "later_sessions", "streaming"]
 """transductive: adapt and test on the first session's windows (what the paper's predecessor does).
 inductive: adapt on the first half of the first session's repetitions, test on its other repetitions.
-later_sessions: adapt on the first session, test on all later ones; users with one session have no such row."""
+later_sessions: adapt on the first session, test on all later ones; users with one session have no such row.
+streaming: the first session in recording order, each block of it predicted before the model adapts on it."""
 
 
 def split_recordings(
@@ -29,7 +30,7 @@ def split_recordings(
     first = min(r.session for r in recordings)
     session = [r for r in recordings if r.session == first]
     names = tuple(r.name for r in session)
-    if protocol == "transductive":
+    if protocol in ("transductive", "streaming"):
         return names, names
     if protocol == "later_sessions":
         later = tuple(r.name for r in recordings if r.session != first)

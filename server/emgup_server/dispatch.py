@@ -138,6 +138,7 @@ def _personalize(cells: Sequence[Cell], node_of: Mapping[str, int]) -> Iterator[
             method_name=cell.method,
             protocol=cell.protocol,
             scenario=cell.scenario,
+            streaming=canonical_json(cell.streaming).decode() if cell.streaming else None,
             seed=cell.seed,
             cell=cell.key,
             user=cell.user,

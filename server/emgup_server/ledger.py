@@ -11,6 +11,7 @@ from emgup_model.config import Frozen, canonical_json
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.results import OK, ResultRow
 from emgup_model.evaluation.scenarios import Scenario
+from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.files import write_atomic
 from emgup_model.methods import MethodConfig
 from emgup_model.wire import Reply, Status, from_parts
@@ -27,6 +28,7 @@ class Cell:
     """One result to be computed by one client.
 
     ``key`` is the SHA-256 of everything that determines the result: the same key never means two results.
+    ``streaming`` is given for the protocol of that name only.
     """
 
     dataset: str
@@ -40,6 +42,7 @@ class Cell:
     seed: int
     release_id: str
     key: str
+    streaming: StreamingConfig | None = None
 
 
 class Entry(Frozen):

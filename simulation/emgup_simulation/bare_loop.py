@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from emgup_model.data.store import Store
-from emgup_model.personalize import Adaptation, Task, personalize
+from emgup_model.personalize import Adaptation, personalize
 from emgup_model.release import load_release
+from emgup_model.task import Task
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import RunFolder, load_experiment
 from emgup_simulation.prepare import prepare
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     for cell in cells:
         release = load_release(prepared.releases[cell.fold], prepared.trusted)
         device = experiment.federation.device
-        task = Task(cell.config, cell.protocol, cell.scenario, cell.seed)
+        task = Task(cell.config, cell.protocol, cell.scenario, cell.seed, cell.streaming)
         if cell.user != user:  # a user's cells follow each other
             user, made = cell.user, {}
         done = personalize(store.path(user), release, task, device, made.get)

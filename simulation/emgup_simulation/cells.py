@@ -35,6 +35,7 @@ def _cells_of(experiment: Experiment, info: UserInfo, sessions: int, fold: int, 
     for protocol, scenario, (method, config), seed in product(
         protocols, experiment.scenarios, experiment.methods.items(), experiment.seeds
     ):
+        streaming = experiment.streaming if protocol == "streaming" else None
         identity = {
             "version": __version__,
             "release": release_id,
@@ -45,6 +46,7 @@ def _cells_of(experiment: Experiment, info: UserInfo, sessions: int, fold: int, 
             "protocol": protocol,
             "scenario": scenario,
             "seed": seed,
+            **({"streaming": streaming.model_dump(mode="json")} if streaming else {}),
         }
         yield Cell(
             dataset=info.dataset,
@@ -58,4 +60,5 @@ def _cells_of(experiment: Experiment, info: UserInfo, sessions: int, fold: int, 
             seed=seed,
             release_id=release_id,
             key=digest(identity),
+            streaming=streaming,
         )

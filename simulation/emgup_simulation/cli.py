@@ -66,7 +66,9 @@ def personalize(
     vault: Annotated[Path, typer.Option(help="private folder for the personalized weights")],
     trusted: Annotated[Path, typer.Option(help="file with the release-signing keys you trust")],
     method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup_paper",
-    protocol: Annotated[str, typer.Option(help="transductive, inductive or later_sessions")] = "transductive",
+    protocol: Annotated[
+        str, typer.Option(help="transductive, inductive, later_sessions or streaming")
+    ] = "transductive",
     scenario: Annotated[
         str, typer.Option(help="balanced, rest60, subset, skew or short; other than balanced needs labels")
     ] = "balanced",

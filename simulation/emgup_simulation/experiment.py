@@ -17,6 +17,7 @@ from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import Scenario
+from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.methods import MethodConfig
 from emgup_model.pretrain import PretrainConfig
 
@@ -48,6 +49,7 @@ class Experiment(Frozen):
     methods: dict[str, MethodConfig] = Field(min_length=1)
     protocols: tuple[Protocol, ...] = Field(("transductive",), min_length=1)
     scenarios: tuple[Scenario, ...] = Field(("balanced",), min_length=1, description="of the data that adapts")
+    streaming: StreamingConfig = Field(StreamingConfig(), description="for protocol streaming")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     federation: FederationConfig = FederationConfig()
 

@@ -15,10 +15,12 @@ from emgup_model.data.store import read_info
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import SCENARIOS
+from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.keys import read_trusted
 from emgup_model.methods import load_method
-from emgup_model.personalize import Task, personalize
+from emgup_model.personalize import personalize
 from emgup_model.release import load_release, state_tensors
+from emgup_model.task import Task
 
 
 def personalize_local(
@@ -41,7 +43,8 @@ def personalize_local(
     _check_choice("protocol", protocol, get_args(Protocol))
     _check_choice("scenario", scenario, SCENARIOS)
     method = load_method(method_name)
-    task = Task(method, protocol, scenario, seed)  # type: ignore[arg-type]
+    streaming = StreamingConfig() if protocol == "streaming" else None
+    task = Task(method, protocol, scenario, seed, streaming)  # type: ignore[arg-type]
     release = load_release(release_folder, read_trusted(trusted))
     with console.status("adapting"):
         result = personalize(recording, release, task, device)

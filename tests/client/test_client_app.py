@@ -158,6 +158,17 @@ def test_the_record_names_the_scenario_and_it_changes_the_adaptation(client: Cli
     assert (client.cell / WEIGHTS).read_bytes() != (client.cell.parent / ("b" * 64) / WEIGHTS).read_bytes()
 
 
+def test_a_stream_is_recorded_with_its_sizes_and_weights(client: Client) -> None:
+    client.deliver()
+    sizes = {"block_s": 4.0, "memory_s": 8.0}
+    reply = client.personalize(protocol="streaming", streaming=json.dumps(sizes))
+    assert reply.status is Status.OK
+    evaluation = json.loads((client.cell / EVALUATION).read_text())
+    assert evaluation["streaming"] == sizes
+    assert evaluation["log"]["adaptations"] == 5
+    assert (client.cell / WEIGHTS).exists()
+
+
 @pytest.fixture
 def adaptations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods that were run, one entry per adaptation."""
@@ -271,6 +282,10 @@ def test_a_cached_release_is_verified_before_any_recording_is_opened(
         ({"user": "u2"}, Status.DATA_ERROR),
         ({"user": None}, Status.DATA_ERROR),
         ({"protocol": "later_sessions"}, Status.NOT_APPLICABLE),
+        ({"protocol": "streaming"}, Status.CONFIG_REFUSED),
+        ({"protocol": "streaming", "streaming": "{"}, Status.CONFIG_REFUSED),
+        ({"protocol": "streaming", "streaming": '{"block_s": 0}'}, Status.CONFIG_REFUSED),
+        ({"streaming": "{}"}, Status.CONFIG_REFUSED),
         ({"release_id": "0" * 64}, Status.RELEASE_REFUSED),
     ],
 )

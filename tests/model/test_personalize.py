@@ -9,15 +9,18 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from emgup_model import personalize as module
+from emgup_model.backbones import Backbone
 from emgup_model.data.store import Recording, write_user
 from emgup_model.errors import ConfigError, DataError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import SCENARIOS, Scenario
+from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.keys import public_key
-from emgup_model.methods import AdaBnConfig, Adapted, EmgupConfig, SourceOnlyConfig
+from emgup_model.methods import AdaBnConfig, Adapted, EmgupConfig, SourceOnlyConfig, Target
 from emgup_model.methods.ssa import SsaConfig
-from emgup_model.personalize import NotApplicableError, Task, personalize
+from emgup_model.personalize import personalize
 from emgup_model.release import Release, open_release
+from emgup_model.task import NotApplicableError, Task, load_user
 from tests.toy import make_release, toy_info, toy_recordings
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -42,7 +45,7 @@ def test_source_only_scores_are_equal_before_and_after(tmp_path: Path, release: 
 
 
 def test_inductive_tests_on_other_recordings_than_it_adapts_on(tmp_path: Path, release: Release) -> None:
-    windows = module.load_user(user_file(tmp_path), release.manifest, Task(SourceOnlyConfig(), "inductive"))
+    windows = load_user(user_file(tmp_path), release.manifest, Task(SourceOnlyConfig(), "inductive"))
     adapt_on, test_on = windows.adapt, windows.test
     assert {adapt_on.names[i] for i in adapt_on.recording.tolist()} == {"r0_g0", "r0_g1", "r0_g2"}
     assert {test_on.names[i] for i in test_on.recording.tolist()} == {"r1_g0", "r1_g1", "r1_g2"}
@@ -124,8 +127,8 @@ def test_a_scenario_thins_what_adapts_and_never_what_tests(
     tmp_path: Path, release: Release, scenario: Scenario, protocol: Protocol
 ) -> None:
     path = long_file(tmp_path)
-    before = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol))
-    after = module.load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol, scenario))
+    before = load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol))
+    after = load_user(path, release.manifest, Task(SourceOnlyConfig(), protocol, scenario))
     whole, drawn = before.adapt, after.adapt
     assert torch.equal(before.test.starts, after.test.starts)
     assert set(drawn.starts.tolist()) <= set(whole.starts.tolist())
@@ -136,7 +139,7 @@ def test_a_scenario_thins_what_adapts_and_never_what_tests(
 def test_the_seed_of_the_cell_is_the_seed_of_the_draw(tmp_path: Path, release: Release) -> None:
     path = long_file(tmp_path)
     starts = [
-        module.load_user(path, release.manifest, Task(SourceOnlyConfig(), "transductive", "subset", seed)).adapt.starts
+        load_user(path, release.manifest, Task(SourceOnlyConfig(), "transductive", "subset", seed)).adapt.starts
         for seed in (0, 0, 1, 2, 3)
     ]
     assert torch.equal(starts[0], starts[1])
@@ -195,3 +198,75 @@ def test_the_key_of_an_adaptation_is_of_everything_that_determines_it(tmp_path: 
         keys.append(personalize(where, release, task).key)
     keys.append(personalize(path, replace(release, id="0" * 64), Task(AdaBnConfig(), "transductive")).key)
     assert len(set(keys)) == len(keys)
+
+
+STREAMING = StreamingConfig(block_s=4.0, memory_s=8.0)
+
+
+def stream_task(scenario: Scenario = "balanced", config: StreamingConfig = STREAMING) -> Task:
+    return Task(AdaBnConfig(), "streaming", scenario, streaming=config)
+
+
+@pytest.mark.parametrize(("protocol", "config"), [("streaming", None), ("transductive", STREAMING)])
+def test_streaming_settings_go_with_their_protocol(protocol: Protocol, config: StreamingConfig | None) -> None:
+    with pytest.raises(ConfigError, match="protocol streaming needs"):
+        Task(AdaBnConfig(), protocol, streaming=config)
+
+
+def test_a_stream_scores_all_of_the_first_session_and_is_the_same_twice(tmp_path: Path, release: Release) -> None:
+    path = sessions_file(tmp_path)
+    one, two = (personalize(path, release, stream_task()) for _ in range(2))
+    assert one.evaluation is not None
+    assert two.evaluation is not None
+    assert one.evaluation.n_windows == 6 * 29
+    assert np.array_equal(one.evaluation.confusion_after, two.evaluation.confusion_after)
+    weights = [r.adaptation.model.state_dict().values() for r in (one, two)]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+    assert one.adaptation.log["adaptations"] == 5  # 174 windows in blocks of 40
+    assert one.key == two.key != personalize(path, release, Task(AdaBnConfig(), "transductive")).key
+
+
+def test_every_block_starts_from_the_source_model_and_sees_no_more_than_the_memory(
+    tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+    source = {k: v.clone() for k, v in release.model.state_dict().items()}
+    real = module.adapt
+
+    def watched(model: Backbone, target: Target, *rest: object) -> Adapted:
+        assert all(torch.equal(v, source[k]) for k, v in model.state_dict().items())
+        given.append((len(target.windows), int(target.windows.recording[-1])))
+        return real(model, target, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "adapt", watched)
+    personalize(user_file(tmp_path), release, stream_task())
+    assert [n for n, _ in given] == [40, 80, 80, 80, 80]
+    assert [last for _, last in given] == [1, 2, 4, 5, 5]
+
+
+def test_a_block_as_long_as_the_stream_is_the_source_model(tmp_path: Path, release: Release) -> None:
+    config = StreamingConfig(block_s=100, memory_s=100)
+    scores = personalize(user_file(tmp_path), release, stream_task(config=config)).evaluation
+    assert scores is not None
+    assert np.array_equal(scores.confusion_before, scores.confusion_after)
+
+
+def test_a_scenario_thins_the_stream_and_only_the_stream_is_scored(tmp_path: Path, release: Release) -> None:
+    path = long_file(tmp_path)
+    windows = load_user(path, release.manifest, stream_task("short"))
+    assert windows.test is windows.adapt
+    scores = personalize(path, release, stream_task("short")).evaluation
+    assert scores is not None
+    assert scores.n_windows == len(windows.adapt) == 300
+    assert np.bincount(scores.confusion_before.sum(axis=1)).nonzero()[0].tolist() == [100]
+
+
+def test_the_stream_is_in_the_order_of_recording_whatever_the_order_in_the_file(
+    tmp_path: Path, release: Release
+) -> None:
+    made = toy_recordings(1)
+    renamed = [replace(r, name=f"z{9 - i}", start_s=float(i)) for i, r in enumerate(made)]  # names run backwards
+    path = user_file(tmp_path, [renamed[i] for i in (3, 0, 5, 1, 4, 2)])
+    windows = load_user(path, release.manifest, stream_task()).adapt
+    assert windows.names == tuple(r.name for r in renamed)
+    assert (windows.starts.diff() > 0).all()

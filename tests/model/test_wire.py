@@ -134,6 +134,7 @@ def test_a_reply_without_its_result_cannot_be_sent() -> None:
         Deliver(manifest=b"m", signature=b"s" * 64, weights=b"w"),
         Personalize(**REQUEST),
         Personalize(**{k: v for k, v in REQUEST.items() if k != "user"}),
+        Personalize(**{**REQUEST, "protocol": "streaming", "streaming": "{}"}),
     ],
 )
 def test_requests_survive_the_wire(request_: Offer | Deliver | Personalize) -> None:
@@ -158,6 +159,8 @@ def test_requests_survive_the_wire(request_: Offer | Deliver | Personalize) -> N
         {"protocol": "oracle"},
         {"scenario": "oracle"},
         {"scenario": 1},
+        {"streaming": 20.0},
+        {"streaming": "x" * 2000},
         {"method": "x" * 20_000},
         {"extra": 1},
     ],

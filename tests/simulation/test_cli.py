@@ -128,6 +128,11 @@ def test_personalize_works_without_a_server_and_keeps_the_weights_private(
     assert "head.bias" in load_file(weights)
 
 
+def test_personalize_streams(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert personalize(folder, monkeypatch, "--protocol", "streaming") == 0
+    assert "174 test windows" in capsys.readouterr().out
+
+
 def test_personalize_takes_a_scenario(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert personalize(folder, monkeypatch, "--scenario", "subset") == personalize(folder, monkeypatch) == 0
     one, other = (folder / "vault").rglob("weights.safetensors")

@@ -97,6 +97,21 @@ def test_only_missing_cells_are_asked_for(toy: Toy) -> None:
     assert [m.metadata.message_type for m in grid.sent] == ["query.offer", "train"]
 
 
+def test_a_stream_goes_through_the_federation(tmp_path: Path) -> None:
+    sizes = {"block_s": 3.0, "memory_s": 9.0}
+    toy = make_toy(tmp_path, protocols=["streaming"], scenarios=["balanced", "subset"], streaming=sizes)
+    federate(toy)
+    rows = read_results(toy.run.results)
+    assert {(r.protocol, r.scenario, r.status) for r in rows} == {
+        ("streaming", "balanced", "ok"),
+        ("streaming", "subset", "ok"),
+    }
+    assert {r.n_windows for r in rows if r.scenario == "balanced"} == {6 * 29}
+    assert {r.n_windows for r in rows if r.scenario == "subset"} == {4 * 29}
+    assert all(r.accuracy == r.source_accuracy for r in rows if r.method == "source_only")
+    assert any(r.accuracy != r.source_accuracy for r in rows if r.method == "adabn")
+
+
 @pytest.fixture(scope="module")
 def two_sessions(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """Two protocols that adapt on the same windows."""

@@ -75,6 +75,21 @@ def test_every_scenario_has_cells_of_its_own_and_the_others_keep_theirs(
     assert {c.key for c in after if c.scenario == "balanced"} == {c.key for c in before}
 
 
+def test_the_sizes_of_the_stream_belong_to_the_cells_of_streaming_only(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    experiment, _, made = prepared
+    keys = []
+    for memory_s in (140.0, 60.0):
+        sizes = experiment.streaming.model_copy(update={"memory_s": memory_s})
+        changed = experiment.model_copy(update={"protocols": ("transductive", "streaming"), "streaming": sizes})
+        cells = expected_cells(changed, made)
+        assert {c.streaming for c in cells} == {None, sizes}
+        assert all((c.streaming is not None) == (c.protocol == "streaming") for c in cells)
+        keys.append({c.key for c in cells})
+    assert len(keys[0] & keys[1]) == len(keys[0]) // 2
+
+
 def test_rest60_needs_a_gesture_that_is_rest_before_any_work(tmp_path: Path) -> None:
     for i in range(4):
         info = toy_info(f"u{i}", gestures=("wave", "fist", "open"))

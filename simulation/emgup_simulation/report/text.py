@@ -19,6 +19,7 @@ PROTOCOLS = {
     "transductive": "adapted and tested on the same windows of the first session, no labels used",
     "inductive": "adapted on the first half of the first session's repetitions, tested on the other half",
     "later_sessions": "adapted on the first session, tested on all later sessions",
+    "streaming": "the first session block by block, each predicted before the model adapts on it",
 }
 
 SCENARIOS = {

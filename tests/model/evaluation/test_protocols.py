@@ -15,6 +15,10 @@ def test_transductive_uses_the_first_session_twice() -> None:
     assert split_recordings(infos(2), "transductive") == (("s0r0", "s0r1", "s0r2"),) * 2
 
 
+def test_streaming_goes_over_the_first_session() -> None:
+    assert split_recordings(infos(2), "streaming") == (("s0r0", "s0r1", "s0r2"),) * 2
+
+
 def test_inductive_adapts_on_the_first_half_of_the_repetitions_and_tests_on_the_others() -> None:
     split = split_recordings(infos(2), "inductive")
     assert split == (("s0r0", "s0r1"), ("s0r2",))
