@@ -1,4 +1,4 @@
-"""The labels of a user's recordings. Only the evaluator and source training may import this module."""
+"""The labels of a user's recordings. Only source training and the evaluator may import it: adaptation may not."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def to_markdown(summary: Summary) -> str:
     blocks.append(
         f"Every user has equal weight. Intervals: {summary.interval}. Δ: points against Source Only on the same user's "
         "same windows. Worse: share of users whose accuracy fell. p: Wilcoxon signed-rank test of Δ accuracy, "
-        "Holm-corrected over methods."
+        "Holm-corrected over methods; against the yardsticks, of either difference, over the yardsticks."
     )
     return "\n\n".join(blocks) + "\n"
 
