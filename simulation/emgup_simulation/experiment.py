@@ -126,11 +126,13 @@ class RunFolder:
     """Where a run keeps what. Everything below ``client_home`` is private to the simulated clients."""
 
     path: Path
+    config: Path | None = None
+    """Where the resolved config is, if not at its usual place."""
 
     @property
     def experiment(self) -> Path:
         """Resolved config."""
-        return self.path / "experiment.yaml"
+        return self.config or self.path / "experiment.yaml"
 
     @property
     def folds(self) -> Path:
@@ -186,6 +188,11 @@ class RunFolder:
     def report(self) -> Path:
         """Self-contained HTML report."""
         return self.path / "report.html"
+
+    @property
+    def tune(self) -> Path:
+        """Everything that `emgup tune` makes besides releases: its config, cells, results and choice."""
+        return self.path / "tune"
 
 
 def default_run_folder(experiment: Experiment, out: str | Path | None) -> RunFolder:

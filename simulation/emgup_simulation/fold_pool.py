@@ -60,6 +60,7 @@ def train_folds(experiment: Experiment, run: RunFolder, releases: dict[int, Path
 def _start(run: RunFolder, fold: int, release: Path) -> subprocess.Popen[str]:
     log = (run.pretrain / f"fold_{fold:02d}.log").open("w")
     command = [sys.executable, "-m", "emgup_simulation.fold_worker", str(run.path), str(fold), str(release)]
+    command += [str(run.config)] if run.config else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment)
 

@@ -1,4 +1,7 @@
-"""``python -m emgup_simulation.fold_worker RUN FOLD RELEASE``: train one fold's source model and sign its release."""
+"""``python -m emgup_simulation.fold_worker RUN FOLD RELEASE [CONFIG]``: train a fold's source model, sign its release.
+
+CONFIG is the resolved experiment, where it is not the run's own.
+"""
 
 from __future__ import annotations
 
@@ -87,9 +90,9 @@ def _write_release(
 
 def main(argv: list[str]) -> int:
     """Entry point; an error the user can fix is one line on stderr."""
-    run, fold, release = argv
+    run, fold, release, *config = argv
     try:
-        train_fold(RunFolder(Path(run)), int(fold), Path(release))
+        train_fold(RunFolder(Path(run), *map(Path, config)), int(fold), Path(release))
     except EmgupError as e:
         print(e, file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,17 @@ class Prepared:
     trusted: tuple[bytes, ...]
 
 
-def prepare(experiment: Experiment, run: RunFolder, console: Console | None = None) -> Prepared:
+def prepare(
+    experiment: Experiment, run: RunFolder, console: Console | None = None, only: Collection[int] | None = None
+) -> Prepared:
     """Make what is missing and check what is there.
+
+    Args:
+        experiment: what is to be run.
+        run: where.
+        console: shows progress; nothing by default.
+        only: folds to prepare *for their source side*: other folds are not trained, and of users who are in none of
+            these folds' train and validation sets, the header of the file is all that is read.
 
     Raises:
         DataError: the store is missing or empty, or a user cannot take part (one gesture, too short, no labels).
@@ -47,11 +57,12 @@ def prepare(experiment: Experiment, run: RunFolder, console: Console | None = No
     console = console or Console(quiet=True)
     recordings = _recordings(experiment, run, console)
     store = Store(recordings)
-    users = _checked_users(experiment, store)
+    split, folds = _checked_split(experiment, run, store, only)
     run.path.mkdir(parents=True, exist_ok=True)
     resolved = experiment if experiment.store is None else experiment.model_copy(update={"store": str(recordings)})
     write_atomic(run.experiment, dump_yaml(resolved))
-    folds = _folds(experiment, run, {u: store.infos[u].group for u in users})
+    if split.unsaved is not None:
+        write_atomic(run.folds, split.unsaved)
     trusted = (create_signing_key(run.signing_key),)
     key_list = run.client_home / TRUSTED
     if not key_list.exists() or read_trusted(key_list) != trusted:
@@ -64,10 +75,18 @@ def prepare(experiment: Experiment, run: RunFolder, console: Console | None = No
     return Prepared(recordings, folds, releases, trusted)
 
 
-def check_inputs(experiment: Experiment, run: RunFolder) -> None:
+def prepared_before(experiment: Experiment, run: RunFolder, only: Collection[int]) -> Prepared:
+    """What :func:`prepare` with the same arguments made, without checking it again."""
+    store = Store(store_path(experiment, run))
+    folds = tuple(f for f in read_folds(run.folds) if f.index in only)
+    releases = {f.index: run.releases / release_name(experiment, f, store) for f in folds}
+    return Prepared(store.folder, folds, releases, tuple(read_trusted(run.client_home / TRUSTED)))
+
+
+def check_inputs(experiment: Experiment, run: RunFolder, only: Collection[int] | None = None) -> None:
     """Raise what :func:`prepare` would raise about the recordings, before anything is written."""
     if experiment.synthetic is None:
-        _checked_users(experiment, Store(store_path(experiment, run)))
+        _checked_split(experiment, run, Store(store_path(experiment, run)), only)
 
 
 def check_user(store: Store, user: str, experiment: Experiment) -> None:
@@ -113,14 +132,32 @@ def _recordings(experiment: Experiment, run: RunFolder, console: Console) -> Pat
     return store
 
 
-def _checked_users(experiment: Experiment, store: Store) -> list[str]:
-    users = _chosen_users(experiment, store)
+@dataclass(frozen=True)
+class _Split:
+    """A split of the users, and what folds.json is to hold where it holds something else."""
+
+    folds: tuple[Fold, ...]
+    unsaved: str | None
+
+
+def _checked_split(
+    experiment: Experiment, run: RunFolder, store: Store, only: Collection[int] | None
+) -> tuple[_Split, tuple[Fold, ...]]:
+    """(the split, the folds asked for), once their users are checked; nothing is written."""
     gestures = store.infos[store.users[0]].gestures
     if "rest60" in experiment.scenarios and rest_gesture(gestures) is None:
         raise DataError(f"scenario rest60 needs a gesture named rest or neutral; {store.folder} has none")
-    for user in users:
+    users = _chosen_users(experiment, store)
+    if only is None:
+        for user in users:
+            check_user(store, user, experiment)
+    split = _split(experiment, run, {u: store.infos[u].group for u in users})
+    if only is None:
+        return split, split.folds
+    folds = tuple(f for f in split.folds if f.index in only)
+    for user in sorted({u for f in folds for u in (*f.train, *f.validation)}):
         check_user(store, user, experiment)
-    return users
+    return split, folds
 
 
 def _chosen_users(experiment: Experiment, store: Store) -> list[str]:
@@ -131,17 +168,16 @@ def _chosen_users(experiment: Experiment, store: Store) -> list[str]:
     return sorted(set(experiment.users))
 
 
-def _folds(experiment: Experiment, run: RunFolder, groups: dict[str, str]) -> tuple[Fold, ...]:
+def _split(experiment: Experiment, run: RunFolder, groups: dict[str, str]) -> _Split:
     """The saved split if it is of the same users and settings, else a new one."""
     made_from = digest({"folds": experiment.folds.model_dump(mode="json"), "groups": groups})
     if run.folds.exists():
         saved = read_folds(run.folds)
         if json.loads(run.folds.read_text()).get("made_from") == made_from:
-            return saved
+            return _Split(saved, None)
     folds = make_folds(groups, experiment.folds)
     plain = {"made_from": made_from, "folds": [f.model_dump(mode="json") for f in folds]}
-    write_atomic(run.folds, json.dumps(plain, indent=1) + "\n")
-    return folds
+    return _Split(folds, json.dumps(plain, indent=1) + "\n")
 
 
 def _usable(folder: Path, trusted: tuple[bytes, ...]) -> bool:

@@ -158,6 +158,31 @@ def test_missing_and_empty_stores_are_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_only_some_folds_are_trained_with_a_config_that_is_not_the_runs_own(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store")
+    experiment = toy_experiment(store, pretrain={"epochs": 1, "batch_windows": 64})
+    run = RunFolder(tmp_path / "run", tmp_path / "elsewhere.yaml")
+    made = prepare(experiment, run, only=(1,))
+    assert [f.index for f in made.folds] == list(made.releases) == [1]
+    assert load_release(made.releases[1], made.trusted).manifest.training.epochs == 1
+    assert [p.name for p in run.releases.iterdir()] == [made.releases[1].name]
+    assert run.experiment.exists()
+    assert not (run.path / "experiment.yaml").exists()
+    assert module.prepared_before(experiment, run, (1,)) == made
+
+
+def test_a_fold_prepared_alone_needs_nothing_of_its_test_users_but_their_source_side_is_checked(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store")
+    experiment, run = toy_experiment(store), RunFolder(tmp_path / "run")
+    fold = module.make_folds(dict.fromkeys(("u0", "u1", "u2", "u3"), ""), experiment.folds)[0]
+    write_user(store / f"{fold.test[0]}.h5", toy_info(fold.test[0]), [r for r in toy_recordings(9) if r.label == 0])
+    module.check_inputs(experiment, run, (0,))
+    for folds in (None, (1,)):
+        with pytest.raises(DataError, match=f"user '{fold.test[0]}'"):
+            module.check_inputs(experiment, run, folds)
+    assert not run.path.exists()
+
+
 def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = toy_experiment(write_store(tmp_path / "store"))
     run = RunFolder(tmp_path / "run")
