@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 import signal
 import sys
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
-from emgup_server.ledger import Cell, Entry, Ledger
+from emgup_server.ledger import Cell, Ledger
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import Experiment, RunFolder
 from emgup_simulation.finish import finish
@@ -25,6 +19,8 @@ from emgup_simulation.lock import exclusive
 from emgup_simulation.prepare import check_inputs, prepare
 from emgup_simulation.progress import progress_bar
 from emgup_simulation.run_config import AGAIN, COMMAND
+from emgup_simulation.signals import sigterm_unwinds
+from emgup_simulation.watch import Watch, print_problems, show
 
 
 def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
@@ -41,7 +37,7 @@ def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
     check_inputs(experiment, run)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with _sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
+        with sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
             prepared = prepare(experiment, run, console)
             cells = expected_cells(experiment, prepared)
             ledger = Ledger(run.cells)
@@ -86,46 +82,8 @@ def _attempt(experiment: Experiment, run: RunFolder, watch: Watch, console: Cons
             log=run.path / "runtime.log",
             variables={COMMAND: shlex.join(["emgup", *sys.argv[1:]])} | ({AGAIN: "1"} if again else {}),
             finished=lambda: _stamp(run.results) != before,
-            tick=lambda: _show(watch, bar, task),
+            tick=lambda: show(watch, bar, task),
         )
-
-
-def _show(watch: Watch, bar: Progress, task: TaskID) -> None:
-    users = {c.user for c in watch.cells}
-    for entry in watch.look():
-        row, busy = entry.row, {c.user for c in watch.open.values()}
-        scores = (row.source_accuracy, row.accuracy)
-        change = row.status if None in scores else " → ".join(f"{100 * x:.1f}" for x in scores if x is not None) + " %"
-        note = f"{len(users - busy)}/{len(users)} users; {row.user}, {row.method}: {change}"
-        bar.update(task, completed=len(watch.cells) - len(watch.open), note=note)
-
-
-class Watch:
-    """Sees entries of the ledger as they are written, at the price of one folder listing per look."""
-
-    def __init__(self, cells: Sequence[Cell], ledger: Ledger) -> None:
-        self.cells = cells
-        self.changed = False
-        self._ledger = ledger
-        self.open = {c.key: c for c in ledger.missing(cells)}
-        self._seen = self._stamps()
-
-    def look(self) -> list[Entry]:
-        """Entries of open cells written since the last look."""
-        stamps = self._stamps()
-        new = [key for key, stamp in stamps.items() if key in self.open and self._seen.get(key) != stamp]
-        self._seen = stamps
-        entries = [e for key in new if (e := self._ledger.read(key)) is not None]
-        self.changed |= bool(entries)
-        for entry in entries:
-            if entry.complete:
-                del self.open[entry.key]
-        return entries
-
-    def _stamps(self) -> dict[str, int]:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._ledger.folder) as files:
-            return {f.name.removesuffix(".json"): f.stat().st_mtime_ns for f in files if f.name.endswith(".json")}
-        return {}
 
 
 def _verdict(cells: Sequence[Cell], ledger: Ledger, outcome: Outcome | None, run: RunFolder, console: Console) -> int:
@@ -134,12 +92,7 @@ def _verdict(cells: Sequence[Cell], ledger: Ledger, outcome: Outcome | None, run
     if not missing and not failed:
         return 0
     if missing:
-        console.print(f"[red]{len(missing)} of {len(cells)} cells have no result:[/red]")
-        problems = Counter((row.user, row.status) for row in ledger.rows(missing))
-        for (user, status), count in sorted(problems.items())[:20]:
-            console.print(f"  user {user}: {status} ({count} cells)", markup=False, highlight=False)
-        if len(problems) > 20:
-            console.print(f"  and {len(problems) - 20} more")
+        print_problems(cells, ledger, console)
     if outcome is not None and not outcome.completed:
         console.print(f"Flower: {_short(outcome)}", style="red", markup=False, highlight=False)
     console.print(f"the runtime's log is {run.path / 'runtime.log'}, the clients' {run.client_home / 'client.log'}")
@@ -158,20 +111,3 @@ def _short(outcome: Outcome | None) -> str:
         return "not started"
     details = " ".join(outcome.details.split())[:300]
     return f"{outcome.status}: {details}" if details and details != "N/A" else outcome.status
-
-
-@contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """SIGTERM ends the program through its context managers, which is what stops the runtime."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
