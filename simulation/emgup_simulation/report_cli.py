@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from emgup_model.evaluation.summary import write_summary
 from emgup_model.files import write_atomic
 from emgup_simulation.report import collect_confusions, print_table, read_run_info, to_markdown, write_report
 from emgup_simulation.report.confusions import CollectedConfusions
+from emgup_simulation.report.markdown import escape
 
 OTHER_STUDIES = "confusion matrices are drawn for runs of one dataset and one backbone"
 
 
-def report(run: Path, markdown: Path | None = None, console: Console | None = None) -> None:
+def report(
+    run: Path, markdown: Path | None = None, console: Console | None = None, users_except: str | None = None
+) -> None:
     """Write RUN/summary.json and RUN/report.html (and ``markdown``), print the table and the paths.
 
     Args:
@@ -26,9 +30,12 @@ def report(run: Path, markdown: Path | None = None, console: Console | None = No
             used when they are there.
         markdown: also write the table as Markdown to this file.
         console: where to print; the terminal by default.
+        users_except: users to leave out, such as those that settings were chosen on (names with commas between, or a
+            text file with one per line). Table and Markdown are then of the others, and the run's own summary and
+            report stay as they are.
 
     Raises:
-        RunError: no such folder, no results.csv, or one of the files is malformed.
+        RunError: no such folder, no results.csv, one of the files is malformed, or a user to leave out is not there.
     """
     console = console or Console()
     if not run.is_dir():
@@ -38,6 +45,9 @@ def report(run: Path, markdown: Path | None = None, console: Console | None = No
     if not rows:
         raise RunError(f"{results} has no rows yet; run the experiment first")
     info = read_run_info(run)
+    if users_except is not None:
+        _report_on_others(rows, info.users, read_users(users_except), markdown, console)
+        return
     if info.date is None:  # a run without run.json: the date of its results, not of this report
         changed = datetime.fromtimestamp(results.stat().st_mtime, UTC)
         info = info.model_copy(update={"date": f"{changed:%Y-%m-%d %H:%M} UTC (results.csv)"})
@@ -59,6 +69,44 @@ def report(run: Path, markdown: Path | None = None, console: Console | None = No
         write_atomic(markdown, to_markdown(summary))
         paths.append(("markdown", markdown))
     print_table(rows, console, summary)
+    _print_paths(paths, console)
+
+
+def read_users(given: str) -> tuple[str, ...]:
+    """User names from a text file with one per line, or from a list with commas between. Raises RunError."""
+    path = Path(given)
+    try:
+        names = path.read_text(encoding="utf-8").splitlines() if path.is_file() else given.split(",")
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is not UTF-8 text; it must hold one user name per line") from None
+    except OSError:  # also a list too long for a file name
+        names = given.split(",")
+    users = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+    if not users:
+        raise RunError(f"'{given[:80]}' names no user; give names with commas between, or a file with one per line")
+    return users
+
+
+def _report_on_others(
+    rows: Sequence[ResultRow], users: Collection[str], without: Sequence[str], markdown: Path | None, console: Console
+) -> None:
+    """Print the table of the users who are not in ``without``, and write it as Markdown."""
+    known = {*users, *(r.user for r in rows)}
+    if unknown := [u for u in without if u not in known]:
+        raise RunError(f"--users-except: '{unknown[0][:80]}' is neither a user of this run nor a file")
+    left = [r for r in rows if r.user not in without]
+    if not left:
+        raise RunError("--users-except leaves no user; name fewer")
+    summary = summarise(left, [u for u in users if u not in without])
+    print_table(left, console, summary)
+    note = f"Without {len(without)} of {len(known)} users: {', '.join(without)}."
+    console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if markdown is not None:
+        write_atomic(markdown, f"{to_markdown(summary)}\n{escape(note)}\n")
+        _print_paths([("markdown", markdown)], console)
+
+
+def _print_paths(paths: Sequence[tuple[str, Path]], console: Console) -> None:
     for name, path in paths:
         console.print(f"{name:9}{path}", markup=False, highlight=False, soft_wrap=True)
 

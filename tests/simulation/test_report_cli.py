@@ -108,3 +108,52 @@ def test_bad_input_is_one_line_and_writes_nothing(run, break_it, message):
 def test_missing_folder(tmp_path):
     with pytest.raises(RunError, match="no run folder"):
         report(tmp_path / "nowhere", None, quiet())
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_users_can_be_left_out_of_table_and_markdown_and_the_runs_own_report_stays(run, tmp_path, as_file):
+    given = "bo, eve"
+    if as_file:
+        given = tmp_path / "users.txt"
+        given.write_text("bo\n\neve\n")
+    complete(run)
+    report(run, None, quiet())
+    before = {p: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    console = quiet()
+    report(run, tmp_path / "table.md", console, str(given))
+    assert {p: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
+    shown = console.file.getvalue()
+    assert "Without 2 of 3 users: bo, eve." in shown
+    assert "adabn" in shown
+    assert "report.html" not in shown
+    markdown = (tmp_path / "table.md").read_text()
+    assert "Without 2 of 3 users: bo, eve." in markdown
+    assert "| AdaBN | 1 |" in markdown
+
+
+def test_a_list_of_users_may_be_longer_than_a_file_name(run):
+    with pytest.raises(RunError, match="leaves no user"):
+        report(run, None, quiet(), ",".join(["anna", "bo"] * 200))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "names no user"),
+        (" , ", "names no user"),
+        ("anna,zoe", "'zoe' is neither a user of this run nor a file"),
+        ("nowhere/users.txt", "neither a user of this run nor a file"),
+        ("anna,bo", "leaves no user"),
+    ],
+)
+def test_wrong_users_to_leave_out_are_one_line(run, given, message):
+    with pytest.raises(RunError, match=message) as e:
+        report(run, None, quiet(), given)
+    assert "\n" not in str(e.value)
+    assert not (run / "summary.json").exists()
+
+
+def test_a_file_of_users_that_is_no_text(run, tmp_path):
+    (tmp_path / "users.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(RunError, match="not UTF-8"):
+        report(run, None, quiet(), str(tmp_path / "users.txt"))
