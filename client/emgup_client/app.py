@@ -119,7 +119,7 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
             method = parse_method(_json(request.method), "the requested method")
             task = Task(method, request.protocol, request.scenario, request.seed, _streaming(request))
             outcome = personalize(subject.recordings, release, task, settings.device, _known(cell, release))
-            reply = _reply(outcome)
+            reply = reply_of(outcome)
             evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
             cell.commit(save_safetensors(state_tensors(outcome.adaptation.model)), evaluation, reply, outcome.key)
             return reply
@@ -150,7 +150,8 @@ def _known(cell: VaultCell, release: Release) -> Known:
     return look
 
 
-def _reply(outcome: Personalization) -> Reply:
+def reply_of(outcome: Personalization) -> Reply:
+    """What is said about an outcome: a status, and where there are scores, six bounded integers with it."""
     e = outcome.evaluation
     if e is None:
         return Reply(status=Status.NOT_EVALUATED)

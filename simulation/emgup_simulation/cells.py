@@ -1,8 +1,8 @@
-"""The cells of a run: one result per method, protocol, scenario, seed and test user, keyed by what determines it."""
+"""The cells of a run: one result per method, protocol, scenario, seed and user, keyed by what determines it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 
 from emgup_model import __version__
@@ -19,14 +19,26 @@ def expected_cells(experiment: Experiment, prepared: Prepared) -> list[Cell]:
 
     A user with one session has no ``later_sessions`` cell.
     """
+    return _cells(experiment, prepared, ((fold.index, user) for fold in prepared.folds for user in fold.test))
+
+
+def validation_cells(experiment: Experiment, prepared: Prepared) -> list[Cell]:
+    """The same for the *validation* users of the prepared folds, each with the release of that fold, for tuning.
+
+    Those users stopped the fold's source training and were not trained on. Test users' files are not opened.
+    """
+    return _cells(experiment, prepared, ((fold.index, user) for fold in prepared.folds for user in fold.validation))
+
+
+def _cells(experiment: Experiment, prepared: Prepared, subjects: Iterable[tuple[int, str]]) -> list[Cell]:
+    """The cells of (fold, user) pairs."""
     store = Store(prepared.store)
     cells: list[Cell] = []
-    for fold in prepared.folds:
-        release_id = ReleaseFiles.read(prepared.releases[fold.index]).id
-        for user in fold.test:
-            with store.open(user) as file:
-                info, sessions = file.info, len({r.session for r in file.recordings})
-            cells += _cells_of(experiment, info, sessions, fold.index, release_id)
+    ids = {fold: ReleaseFiles.read(folder).id for fold, folder in prepared.releases.items()}
+    for fold, user in subjects:
+        with store.open(user) as file:
+            info, sessions = file.info, len({r.session for r in file.recordings})
+        cells += _cells_of(experiment, info, sessions, fold, ids[fold])
     return cells
 
 

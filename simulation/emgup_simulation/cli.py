@@ -60,6 +60,23 @@ def pretrain(experiment: ExperimentArg = "default", overrides: Overrides = None,
 
 
 @app.command()
+def tune(
+    experiment: ExperimentArg = "default",
+    overrides: Overrides = None,
+    folds: Annotated[str | None, typer.Option(help="0,1,…; default the first half", show_default=False)] = None,
+    out: Out = None,
+) -> None:
+    """Rank an experiment's methods on validation users of its source side; test users have no part in it."""
+    from emgup_simulation.experiment import default_run_folder, load_experiment
+    from emgup_simulation.tune import tune as run_tune
+    from emgup_simulation.tune_plan import parse_folds
+
+    config = load_experiment(experiment, overrides or [])
+    chosen = parse_folds(folds, config.folds.count)
+    raise typer.Exit(run_tune(config, default_run_folder(config, out), chosen, new_console()))
+
+
+@app.command()
 def personalize(
     release: Annotated[Path, typer.Option(help="folder of a source release")],
     recording: Annotated[Path, typer.Option(help="the user's recording file (.h5)")],
@@ -85,11 +102,14 @@ def personalize(
 def report(
     run: Annotated[Path, typer.Argument(help="run folder")],
     markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
+    users_except: Annotated[
+        str | None, typer.Option(help="table without these users: a,b,… or a file with one per line; writes no report")
+    ] = None,
 ) -> None:
     """Print a run's table again and rewrite its summary and HTML report."""
     from emgup_simulation.report_cli import report as write
 
-    write(run, markdown, new_console())
+    write(run, markdown, new_console(), users_except)
 
 
 @bench_app.command()

@@ -65,7 +65,7 @@ def break_store(folder: Path, kind: str) -> str:
     return "u1.h5"
 
 
-@pytest.mark.parametrize("command", ["pretrain", "simulate"])
+@pytest.mark.parametrize("command", ["pretrain", "simulate", "tune"])
 @pytest.mark.parametrize(
     "kind", ["missing folder", "empty store", "one gesture", "too short", "other channels", "truncated file"]
 )
@@ -106,6 +106,22 @@ def test_a_wrong_config_is_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [("0,3", "fold 3 does not exist; the experiment has the folds 0 to 2"), ("all", "numbers separated by commas")],
+)
+def test_tune_refuses_folds_that_do_not_exist(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folds: str, message: str
+) -> None:
+    before = files(folder)
+    status = emgup(monkeypatch, "tune", folder / "toy.yaml", "--folds", folds, "--out", folder / "run")
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert files(folder) == before
 
 
 def personalize(

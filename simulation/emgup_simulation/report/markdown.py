@@ -41,11 +41,11 @@ def to_markdown(summary: Summary) -> str:
             methods = {m.method: m for m in here if (m.protocol, m.scenario) == place}
             rows = [_row(methods[m]) for m in text.ordered(methods, text.TITLES)]
             head = f"### {escape(dataset)}, {escape(backbone)}, {escape(text.place_name(place))}"
-            blocks.append("\n".join([head, "", *_table(HEAD, rows)]))
+            blocks.append("\n".join([head, "", *table(HEAD, rows)]))
             blocks += [_without(methods[m]) for m in text.ordered(methods, text.TITLES) if methods[m].problems]
             if against := text.comparisons(summary, (dataset, backbone, *place), CONTENDER):
                 head = f"`{CONTENDER}` against each yardstick, the same users:"
-                blocks.append("\n".join([head, "", *_table(AGAINST, [_against(c) for c in against])]))
+                blocks.append("\n".join([head, "", *table(AGAINST, [_against(c) for c in against])]))
     blocks.append(
         f"Every user has equal weight. Intervals: {summary.interval}. Δ: points against Source Only on the same user's "
         "same windows. Worse: share of users whose accuracy fell. p: Wilcoxon signed-rank test of Δ accuracy, "
@@ -60,10 +60,25 @@ def escape(value: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#|~!" else c for c in value)
 
 
+def code(value: str) -> str:
+    """``value`` as code, or escaped where backticks or a table would break."""
+    return f"`{value}`" if "`" not in value and "|" not in value else escape(value)
+
+
+def table(head: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """A table whose first column is text and whose others are numbers; ``rows`` are made by :func:`line`."""
+    return [line(head), line(["---"] + ["---:"] * (len(head) - 1)), *rows]
+
+
+def line(cells: Sequence[str]) -> str:
+    """One row of a table; the cells are Markdown already."""
+    return "| " + " | ".join(cells) + " |"
+
+
 def _row(m: MethodSummary) -> str:
     cells = [_name(m.method), text.users_of(m)]
     if m.accuracy is None or m.macro_f1 is None:
-        return _line(cells + [text.NONE] * (len(HEAD) - len(cells)))
+        return line(cells + [text.NONE] * (len(HEAD) - len(cells)))
     cells += [
         text.mean_sd(m.accuracy.mean, m.accuracy.sd),
         text.interval(m.accuracy.ci95) or text.NONE,
@@ -73,7 +88,7 @@ def _row(m: MethodSummary) -> str:
     ]
     d, f = text.shown_delta(m, m.delta_accuracy), text.shown_delta(m, m.delta_macro_f1)
     if d is None:
-        return _line(cells + [text.NONE] * (len(HEAD) - len(cells)))
+        return line(cells + [text.NONE] * (len(HEAD) - len(cells)))
     cells += [
         f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(),
         text.points(f.mean) if f else text.NONE,
@@ -82,7 +97,7 @@ def _row(m: MethodSummary) -> str:
         f"{text.points(d.worst)} ({escape(d.worst_user)})" if d.worst < 0 else "none",
         escape(text.p_value(d.wilcoxon_p_holm)) if d.wilcoxon_p_holm is not None else text.NONE,
     ]
-    return _line(cells)
+    return line(cells)
 
 
 def _against(c: Comparison) -> str:
@@ -92,22 +107,14 @@ def _against(c: Comparison) -> str:
             f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(),
             escape(text.p_value(d.wilcoxon_p_holm)),
         ]
-    return _line(cells)
+    return line(cells)
 
 
 def _name(method: str) -> str:
     name = text.title(method)
-    return f"`{method}`" if name == method and "`" not in name and "|" not in name else escape(name)
-
-
-def _table(head: Sequence[str], rows: Sequence[str]) -> list[str]:
-    return [_line(head), _line(["---"] + ["---:"] * (len(head) - 1)), *rows]
+    return code(method) if name == method else escape(name)
 
 
 def _without(m: MethodSummary) -> str:
     cells = ", ".join(f"{escape(p.user)} (seed {p.seed}: {escape(p.status)})" for p in m.problems)
     return f"{text.plural(len(m.problems), 'cell')} of {escape(m.method)} without a score: {cells}."
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
