@@ -68,10 +68,10 @@ def gut(path: Path) -> None:
 def test_test_users_are_never_opened_or_evaluated(toy: Toy) -> None:
     fold = prepared(toy).folds[0]
     for user in fold.test:
-        gut(toy_file := Path(str(toy.experiment.store)) / f"{user}.h5")
-        read_info(toy_file)
+        gut(file := Path(str(toy.experiment.store)) / f"{user}.h5")
+        read_info(file)
         with pytest.raises(DataError):  # opening it any further would end the tuning
-            check_user(worker.Store(toy_file.parent), user, toy.experiment)
+            check_user(worker.Store(file.parent), user, toy.experiment)
     before, console = toy.run.experiment.read_bytes(), quiet()
     assert tune(toy.experiment, toy.run, (0,), console) == 0
     rows = read_results(toy.run.tune / "results.csv")
@@ -92,9 +92,8 @@ def test_cells_are_the_validation_users_with_the_release_of_their_fold(toy: Toy)
     assert {f.index for f in made.folds} == {0, 2}
     releases = {c.fold: c.release_id for c in toy.cells}
     assert all(c.release_id == releases[c.fold] for c in cells)
-    assert not {c.key for c in cells} & {
-        c.key for c in expected_cells(toy.experiment, prepare(toy.experiment, toy.run))
-    }
+    tested = expected_cells(toy.experiment, prepare(toy.experiment, toy.run))
+    assert not {c.key for c in cells} & {c.key for c in tested}
 
 
 def test_the_accuracies_are_those_of_the_clients_function(toy: Toy) -> None:
@@ -136,7 +135,7 @@ def test_protocols_that_differ_in_their_test_windows_share_one_adaptation(
     assert len(split_jobs(validation_cells(toy.experiment, prepared(toy)))) == 2 * len(users)
 
 
-def test_a_stopped_run_goes_on_where_it_was(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on_where_it_was(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = toy.experiment.model_copy(update={"protocols": ("transductive", "inductive"), "seeds": (0, 1)})
 
     def stop(done: int) -> None:
