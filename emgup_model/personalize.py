@@ -94,9 +94,9 @@ def personalize(
     test = windows.test.to(device)
     before = predict_logits(model, test).argmax(1)
     if task.streaming is not None:
-        adaptation, after = _stream(model, test, release.manifest, task, task.streaming)
+        adaptation, after = _stream(model, test, windows.ring, release.manifest, task, task.streaming)
     else:
-        target = Target(windows.adapt.to(device), release.manifest.windows.sequence_length)
+        target = Target(windows.adapt.to(device), release.manifest.windows.sequence_length, windows.ring)
         adaptation = known(key) or _adapt(model, target, task)
         after = predict_logits(adaptation.model.to(device), test).argmax(1)
     adaptation.model.cpu()
@@ -133,7 +133,12 @@ def _adapt(model: Backbone, target: Target, task: Task) -> Adaptation:
 
 
 def _stream(
-    model: Backbone, windows: WindowedUser, manifest: ReleaseManifest, task: Task, config: StreamingConfig
+    model: Backbone,
+    windows: WindowedUser,
+    ring: bool,
+    manifest: ReleaseManifest,
+    task: Task,
+    config: StreamingConfig,
 ) -> tuple[Adaptation, torch.Tensor]:
     """(the last adaptation, with the seconds of all of them; (N,) predictions made before adapting)."""
     logs, seconds = [], 0.0
@@ -146,7 +151,7 @@ def _stream(
         return made.model
 
     hop_s = manifest.windows.hop / manifest.sampling_rate_hz
-    predictions, last = stream(model, windows, manifest.windows.sequence_length, hop_s, config, adapt_on)
+    predictions, last = stream(model, windows, manifest.windows.sequence_length, hop_s, config, adapt_on, ring)
     return Adaptation(last, {"adaptations": len(logs), "last": logs[-1] if logs else None}, seconds), predictions
 
 

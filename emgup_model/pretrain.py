@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
+from emgup_model.augmentation import Augmentation
 from emgup_model.backbones import Backbone, BackboneConfig, build_backbone
 from emgup_model.config import Frozen, digest
 from emgup_model.data.labels import read_labels
@@ -21,30 +22,6 @@ from emgup_model.data.windows import PreprocessingConfig, WindowConfig, Windowed
 from emgup_model.errors import DataError
 from emgup_model.files import atomic_path
 from emgup_model.methods.base import predict_logits
-
-
-class Augmentation(Frozen):
-    """Changes made to training windows so that the source model knows what other people's armbands look like."""
-
-    rotated_share: float = Field(
-        0.0, ge=0, le=1, description="windows whose electrodes are shifted by −1, 0 or 1 around the ring"
-    )
-    gain_log_sd: float = Field(
-        0.0, ge=0, le=2, description="log-normal SD of a gain per window, and of one per channel"
-    )
-
-    def apply(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Augmented copy of windows (B, C, W)."""
-        B, C, W = x.shape
-        if self.rotated_share:
-            chosen = torch.rand(B, generator=generator) < self.rotated_share
-            shift = torch.randint(-1, 2, (B,), generator=generator) * chosen
-            channel = (torch.arange(C) + shift.unsqueeze(1)) % C
-            x = x.gather(1, channel.unsqueeze(2).expand(B, C, W))
-        if self.gain_log_sd:
-            log_gain = torch.randn(B, C, 1, generator=generator) + torch.randn(B, 1, 1, generator=generator)
-            x = x * (self.gain_log_sd * log_gain).exp()
-        return x
 
 
 class PretrainConfig(Frozen):
@@ -60,6 +37,7 @@ class PretrainConfig(Frozen):
     windows_per_recording: int | None = Field(
         None, ge=1, description="random windows drawn from each recording in an epoch; null = as many as its grid has"
     )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="ε of the cross-entropy's targets")
     augmentation: Augmentation = Augmentation()
     seed: int = Field(0, ge=0)
 
@@ -203,7 +181,7 @@ def train_source(
         on_epoch: called after every epoch.
         device: torch device.
     """
-    if config.augmentation.rotated_share and not info.ring:
+    if config.augmentation.rotates and not info.ring:
         raise DataError("electrodes that are no ring cannot be rotated; set pretrain.augmentation.rotated_share=0")
     scale = amplitude_constant(train)
     train, validation = [rescale(u, scale) for u in train], [_to(rescale(u, scale), device) for u in validation]
@@ -243,7 +221,7 @@ def _train_epoch(
     losses = []
     for x, y in sampler.epoch(config.batch_windows, generator):
         x = config.augmentation.apply(x, generator)
-        loss = F.cross_entropy(model(x.to(device)), y.to(device))
+        loss = F.cross_entropy(model(x.to(device)), y.to(device), label_smoothing=config.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)

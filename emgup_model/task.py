@@ -57,12 +57,14 @@ class UserWindows:
         test: windows to test on; in ``streaming`` those that adapt.
         recordings: names of the recordings that adapt.
         content_sha256: the file's own hash of its content.
+        ring: whether the electrodes are a ring.
     """
 
     adapt: WindowedUser
     test: WindowedUser
     recordings: tuple[str, ...]
     content_sha256: str
+    ring: bool
 
 
 def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
@@ -80,7 +82,7 @@ def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
             )
         names = [r.name for r in file.recordings if r.name in {*split[0], *split[1]}]
         windows = load_windows(file, manifest.windows, manifest.preprocessing, manifest.scale, names)
-        user, content = file.info.user, file.info.content_sha256
+        user, content, ring = file.info.user, file.info.content_sha256, file.info.ring
     adapt_windows, test_windows = (windows.subset(select(windows, part)) for part in split)
     if not adapt_windows.sequences(manifest.windows.sequence_length):
         raise DataError(
@@ -91,7 +93,7 @@ def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
     if not len(test_windows):
         raise DataError(f"user '{user}' has no window to test on under protocol {task.protocol}")
     drawn = _drawn(path, adapt_windows, manifest, task)
-    return UserWindows(drawn, drawn if task.protocol == "streaming" else test_windows, split[0], content)
+    return UserWindows(drawn, drawn if task.protocol == "streaming" else test_windows, split[0], content, ring)
 
 
 def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: Task) -> WindowedUser:

@@ -23,6 +23,10 @@ class Backbone(nn.Module, ABC):
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Windows (B, C, W) to embeddings (B, d)."""
 
+    @abstractmethod
+    def mix_channels(self, matrix: torch.Tensor) -> None:
+        """Change the first layer so that windows x are treated as ``matrix`` (C, C) @ x was before."""
+
     def classify(self, z: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, d) to logits (B, K)."""
         logits: torch.Tensor = self.head(z)

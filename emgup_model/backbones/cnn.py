@@ -54,3 +54,10 @@ class Cnn(Backbone):
         z = self.blocks(x).mean(dim=(2, 3))
         z = self.norm(self.project(self.dropout(z)))
         return torch.relu(z)
+
+    @torch.no_grad()
+    def mix_channels(self, matrix: torch.Tensor) -> None:
+        """Change the first layer so that windows x are treated as ``matrix`` (C, C) @ x was before."""
+        first = self.blocks[0]
+        assert isinstance(first, nn.Conv2d)
+        first.weight.copy_(torch.einsum("ojhk,ji->oihk", first.weight, matrix))

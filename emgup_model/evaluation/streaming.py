@@ -38,6 +38,7 @@ def stream(
     seconds_per_window: float,
     config: StreamingConfig,
     adapt: Callable[[Target], Backbone],
+    ring: bool = False,
 ) -> tuple[torch.Tensor, Backbone]:
     """Predict every window before anything has adapted on it.
 
@@ -48,6 +49,7 @@ def stream(
         seconds_per_window: hop between windows.
         config: sizes of block and memory.
         adapt: from unlabelled windows to an adapted copy of the source model; called once per block.
+        ring: whether the electrodes are a ring.
 
     Returns:
         (N,) predicted gestures on the CPU, and the model that the last buffer gives: it is what the user keeps, no
@@ -59,7 +61,7 @@ def stream(
         stop = min(first + block, len(windows))
         predictions.append(predict_logits(model, excerpt(windows, first, stop)).argmax(1))
         buffer = excerpt(windows, max(0, stop - memory), stop)
-        model = adapt(Target(buffer, sequence_length)) if buffer.sequences(sequence_length) else source
+        model = adapt(Target(buffer, sequence_length, ring)) if buffer.sequences(sequence_length) else source
     return torch.cat(predictions), model
 
 

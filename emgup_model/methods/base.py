@@ -17,10 +17,17 @@ from emgup_model.data.windows import WindowedUser
 
 @dataclass(frozen=True)
 class Target:
-    """The user to adapt to: unlabelled windows in recording order, and L, the windows in a sequence."""
+    """The user to adapt to.
+
+    Attributes:
+        windows: unlabelled windows in recording order.
+        sequence_length: L, the windows in a sequence.
+        ring: whether the electrodes are a ring, so that rotating the channels is turning the armband.
+    """
 
     windows: WindowedUser
     sequence_length: int
+    ring: bool = False
 
 
 @dataclass(frozen=True)

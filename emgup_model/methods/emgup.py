@@ -1,4 +1,4 @@
-"""EMG-UP: SSA, then SSP (paper, Algorithm 1)."""
+"""EMG-UP: SSA, then SSP (paper, Algorithm 1), optionally behind electrode alignment and a safety decision."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pydantic import Discriminator, Field, Tag
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.adabn import reestimate
-from emgup_model.methods.base import Adapted, Target, copy_model
+from emgup_model.methods.alignment import RotationConfig
+from emgup_model.methods.base import Adapted, Target
 from emgup_model.methods.refined import RefinedSspConfig, run_refined_ssp
+from emgup_model.methods.safety import SafetyConfig, begin
 from emgup_model.methods.ssa import SsaConfig, run_ssa
 from emgup_model.methods.ssp import SspConfig, run_ssp
 
@@ -42,6 +44,8 @@ class EmgupConfig(Frozen):
         False, description="after SSP, take the user's exact BatchNorm statistics for the final weights (as AdaBN)"
     )
     gradients: bool = Field(True, description="false = the same forward passes, no optimiser step")
+    rotation: RotationConfig | None = Field(None, description="turn back a turned armband first; null = never")
+    safety: SafetyConfig | None = Field(None, description="decide from the coverage how far to go; null = all the way")
     ssa: SsaConfig = SsaConfig()
     ssp: SecondStage = SspConfig()
 
@@ -54,10 +58,12 @@ class _Switches(TypedDict):
 
 def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Adapted:
     """Adapt a copy of the source model and return the student of the last step (A24)."""
-    model = copy_model(model)
     generator = torch.Generator().manual_seed(seed)
-    frozen = config.batch_norm == "frozen"
-    log: dict[str, Any] = {}
+    start = begin(model, target, config.rotation, config.safety, generator)
+    log: dict[str, Any] = {"decision": start.decision, "start": start.log}
+    if start.decision != "personalized":
+        return Adapted(start.model.eval(), log)
+    model, frozen = start.model, config.batch_norm == "frozen"
     with torch.random.fork_rng(devices=[]):  # dropout and initialisation draw from the global generator
         torch.manual_seed(seed)
         if config.target_share:
