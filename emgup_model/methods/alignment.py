@@ -63,7 +63,7 @@ def rotation_scores(model: Backbone, windows: WindowedUser) -> torch.Tensor:
 
 
 def rotated(model: Backbone, electrodes: int, windows: WindowedUser) -> Backbone:
-    """Copy of the model for an armband turned by ``electrodes``."""
+    """Copy of the model that takes channel c + ``electrodes`` for channel c: it undoes a turn by −``electrodes``."""
     turned = copy_model(model)
     if electrodes:
         turned.mix_channels(rotation_matrix(windows.signal.shape[0], electrodes).to(windows.signal.device))
