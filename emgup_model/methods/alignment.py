@@ -26,7 +26,10 @@ class RotationConfig(Frozen):
 
     margin: float = Field(0.03, ge=0, le=1, description="advantage a rotation needs where all gestures occur anyway")
     uncertain_margin: float = Field(
-        0.07, ge=0, le=1, description="advantage it needs where gestures seem missing, which it then has to bring back"
+        0.07,
+        ge=0,
+        le=1,
+        description="advantage it needs where gestures seem missing; a rotation may leave none missing",
     )
 
 

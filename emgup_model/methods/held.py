@@ -10,6 +10,9 @@ import torch
 
 from emgup_model.data.windows import WindowedUser
 
+LONGEST = 256
+"""Windows smoothed together: a longer run is cut, so that the time steps of the recursions stay few."""
+
 
 def run_index(windows: WindowedUser) -> tuple[torch.Tensor, torch.Tensor]:
     """(N,) number of the run of consecutive windows of one recording a window is in, and (N,) its place in that run."""
@@ -30,7 +33,7 @@ def held_posterior(log_p: torch.Tensor, windows: WindowedUser, stay: float, prio
         stay: probability that the next window shows the same gesture for sure; else it is drawn from ``prior``.
         prior: (K,) class prior, which also starts every run.
     """
-    run, place = run_index(windows)
+    run, place = _pieces(*run_index(windows))
     runs, longest, K = int(run[-1]) + 1, int(place.max()) + 1, log_p.shape[1]
     likelihood = log_p.new_ones(runs, longest, K)  # 1 after a run's end: no evidence
     likelihood[run, place] = (log_p - log_p.amax(1, keepdim=True)).exp().clamp_min(1e-12)
@@ -47,6 +50,12 @@ def held_posterior(log_p: torch.Tensor, windows: WindowedUser, stay: float, prio
         later = _normalised((likelihood[:, t + 1] * later) @ step.T)
         backward[:, t] = later
     return _normalised(forward * backward)[run, place]
+
+
+def _pieces(run: torch.Tensor, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same index pair with runs cut into pieces of at most ``LONGEST`` windows."""
+    starts = place % LONGEST == 0
+    return starts.cumsum(0) - 1, place % LONGEST
 
 
 def _normalised(x: torch.Tensor) -> torch.Tensor:

@@ -34,13 +34,14 @@ def objective(
         seen: (K,) bool, gestures that occur in the user's data.
         config: weights.
     """
+    counts = (labels.amax(1) > config.confidence).to(logits.dtype)
     if config.seen_only:
+        counts = counts * seen[labels.argmax(1)]  # a label on an unseen gesture says nothing about the others
         logits = logits.masked_fill(~seen, -30.0)
         labels = labels * seen
         labels = labels / labels.sum(1, keepdim=True).clamp_min(1e-6)
         prior = prior * seen / (prior * seen).sum().clamp_min(1e-6)
     log_p = F.log_softmax(logits, 1)
-    counts = (labels.amax(1) > config.confidence).to(log_p.dtype)
     loss = -config.label_weight * (counts * (labels * log_p).sum(1)).sum() / counts.sum().clamp_min(1)
     if config.entropy_weight:
         loss = loss + config.entropy_weight * entropy(logits).mean()

@@ -18,6 +18,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.data.windows import WindowedUser
 from emgup_model.methods.base import Target, copy_model, descend, embed_all, set_mode, shuffled
+from emgup_model.methods.held import run_index
 from emgup_model.methods.objective import ObjectiveConfig, objective
 from emgup_model.methods.refined_labels import LabelConfig, refine
 from emgup_model.methods.ssp import update_teacher
@@ -80,13 +81,13 @@ def run_refined_ssp(
         if frozen_bn is False:
             _copy_buffers(teacher, model)
     with torch.no_grad():
-        for mine, averaged in zip(model.parameters(), teacher.parameters(), strict=True):
+        for mine, averaged in zip(model.feature_parameters(), teacher.feature_parameters(), strict=True):
             mine.copy_(averaged)
     return log
 
 
 def _off_grid(windows: WindowedUser, index: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """(B, C, W) windows near those at ``index`` (B,), never across the ends of what was given of a recording."""
+    """(B, C, W) windows near those at ``index`` (B,), never across the ends of a run of windows that were given."""
     starts = windows.starts[index]
     gaps = windows.starts.diff()
     reach = int(share * float(gaps[gaps > 0].median())) if len(gaps) else 0
@@ -98,13 +99,18 @@ def _off_grid(windows: WindowedUser, index: torch.Tensor, share: float, generato
 
 
 def _bounds(windows: WindowedUser) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N,) first and last start among the windows of each window's recording."""
-    recordings = int(windows.recording.max()) + 1
-    first = torch.full((recordings,), torch.iinfo(torch.int64).max, device=windows.starts.device)
-    last = torch.zeros_like(first)
-    first.scatter_reduce_(0, windows.recording, windows.starts, "amin")
-    last.scatter_reduce_(0, windows.recording, windows.starts, "amax")
-    return first[windows.recording], last[windows.recording]
+    """(N,) first and last start in each window's run of consecutive windows: nothing beyond them was given."""
+    run, place = run_index(windows)
+    first = windows.starts[place == 0]
+    last = windows.starts[_run_ends(run)]
+    return first[run], last[run]
+
+
+def _run_ends(run: torch.Tensor) -> torch.Tensor:
+    """(N,) bool: the last window of each run."""
+    ends = torch.ones_like(run, dtype=torch.bool)
+    ends[:-1] = run[1:] != run[:-1]
+    return ends
 
 
 def _copy_buffers(teacher: Backbone, model: Backbone) -> None:

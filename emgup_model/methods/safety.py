@@ -71,12 +71,13 @@ def begin(
     if rotation is not None:
         shift, advantage = _best_rotation(source, target)
         log |= {"best_rotation": shift, "advantage": round(advantage, 4)}
-        if shift and advantage > (rotation.uncertain_margin if missing else rotation.margin):
+        uncertain = missing > safety.missing_allowed
+        if shift and advantage > (rotation.uncertain_margin if uncertain else rotation.margin):
             turned = rotated(source, shift, target.windows)
-            still_missing, mass = _missing(turned, target, safety, generator)
-            if not (missing and still_missing):
+            still_missing, turned_mass = _missing(turned, target, safety, generator)
+            if still_missing <= safety.missing_allowed:  # a turn that makes gestures disappear is the wrong one
                 model, missing = turned, still_missing
-                log |= {"mass": mass, "rotation": shift}
+                log |= {"mass": turned_mass, "rotation": shift}
     decision = _decide(missing, model.head.out_features, safety)
     if decision == "gains":
         log["gentle"] = fit_gains(model, target, safety.gentle, generator)

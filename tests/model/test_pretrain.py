@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from emgup_model import augmentation
+from emgup_model.augmentation import Augmentation
 from emgup_model.backbones import CnnConfig
+from emgup_model.config import parse
 from emgup_model.data.store import Store, write_user
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
-from emgup_model.errors import DataError
+from emgup_model.errors import ConfigError, DataError
 from emgup_model.pretrain import (
-    Augmentation,
     Epoch,
     LabelledUser,
     PretrainConfig,
@@ -23,7 +26,7 @@ from emgup_model.pretrain import (
     validation_accuracy,
 )
 from emgup_model.release import state_tensors
-from tests.toy import toy_info, toy_recordings
+from tests.toy import GESTURES, toy_info, toy_recordings
 
 GRID = WindowConfig(length=20, hop=10, sequence_length=8)
 FILTER = PreprocessingConfig(highpass_hz=None)
@@ -113,22 +116,59 @@ def test_training_windows_stay_inside_their_recording_and_carry_its_label(users:
     assert seen == len(sampler) == len(user.windows)
 
 
-def test_augmentation_rotates_the_ring_by_one_electrode_at_most_and_scales() -> None:
-    x = torch.arange(4.0).view(1, 4, 1).expand(400, 4, 5) + 1
-    rotated = Augmentation(rotated_share=1.0).apply(x, torch.Generator().manual_seed(0))
-    shifts = {tuple(row) for row in rotated[:, :, 0].tolist()}
-    assert shifts == {(1, 2, 3, 4), (4, 1, 2, 3), (2, 3, 4, 1)}
-    scaled = Augmentation(gain_log_sd=0.2).apply(x, torch.Generator().manual_seed(0)) / x
-    assert torch.allclose(scaled[:, :, :1].expand(-1, -1, 5), scaled)
-    assert float(scaled.log().std()) == pytest.approx(0.2 * 2**0.5, rel=0.1)
-    assert torch.equal(Augmentation().apply(x, torch.Generator()), x)
-
-
 def test_rotation_needs_a_ring(users: list[LabelledUser], toy_store: Store) -> None:
     info = replace(toy_store.infos["u0"], ring=False)
     config = CONFIG.model_copy(update={"augmentation": Augmentation(rotated_share=0.5)})
     with pytest.raises(DataError, match="no ring"):
         train_source(users[:2], users[2:3], info, BACKBONE, GRID, config, seed=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [Augmentation(gain_log_sd=0.1), Augmentation(rotated_share=0.5, rotation_electrodes=0)],
+)
+def test_gains_alone_need_no_ring(users: list[LabelledUser], toy_store: Store, changes: Augmentation) -> None:
+    info = replace(toy_store.infos["u0"], ring=False)
+    config = CONFIG.model_copy(update={"augmentation": changes, "epochs": 1})
+    assert train_source(users[:2], users[2:3], info, BACKBONE, GRID, config, seed=1).epochs == 1
+
+
+def test_every_training_window_is_augmented_and_no_validation_window(
+    users: list[LabelledUser], toy_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned: list[int] = []
+    real = augmentation.rotate
+
+    def watched(x: torch.Tensor, electrodes: torch.Tensor) -> torch.Tensor:
+        turned.append(len(x))
+        return real(x, electrodes)
+
+    monkeypatch.setattr(augmentation, "rotate", watched)
+    config = CONFIG.model_copy(update={"augmentation": Augmentation(rotated_share=1.0), "epochs": 2})
+    train_source(users[:2], users[2:3], toy_store.infos["u0"], BACKBONE, GRID, config, seed=1)
+    assert sum(turned) == 2 * sum(len(u.windows) for u in users[:2])
+
+
+def test_label_smoothing_keeps_the_loss_above_the_entropy_of_its_targets(
+    users: list[LabelledUser], toy_store: Store
+) -> None:
+    share, K = 0.3, len(GESTURES)
+    top, rest = 1 - share + share / K, share / K
+    floor = -top * math.log(top) - (K - 1) * rest * math.log(rest)
+    losses = {}
+    for smoothing in (0.0, share):
+        seen: list[Epoch] = []
+        config = CONFIG.model_copy(update={"label_smoothing": smoothing, "epochs": 6})
+        train_source(users[:2], users[2:3], toy_store.infos["u0"], BACKBONE, GRID, config, seed=1, on_epoch=seen.append)
+        losses[smoothing] = seen[-1].loss
+    assert losses[0.0] < floor < losses[share]
+
+
+@pytest.mark.parametrize("data", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"augmentation": {"shift": 1}}])
+def test_settings_that_make_no_sense_are_one_line(data: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(PretrainConfig, data, "here")
+    assert "\n" not in str(error.value)
 
 
 def test_the_amplitude_constant_weighs_users_equally(users: list[LabelledUser]) -> None:

@@ -24,8 +24,10 @@ from emgup_model.methods import (
 from emgup_model.methods.base import batch_norms, copy_model, predict_logits
 from emgup_model.methods.information import marginal_entropy
 from emgup_model.methods.refined import RefinedSspConfig
+from emgup_model.methods.refined_labels import LabelConfig
 from emgup_model.methods.ssa import SsaConfig
 from emgup_model.methods.ssp import SspConfig
+from tests.model.methods.toys import short_emgup
 
 CONFIGS = {
     "source_only": SourceOnlyConfig(),
@@ -35,8 +37,10 @@ CONFIGS = {
         batch_norm="frozen",
         target_share=0.5,
         ssa=SsaConfig(epochs=1, candidates="other_sequences"),
-        ssp=RefinedSspConfig(epochs=2, prior="estimated"),
+        ssp=RefinedSspConfig(epochs=2, labels=LabelConfig(prior="estimated"), ema=0.5),
     ),
+    "emgup_safe": short_emgup(),
+    "emgup_turned": short_emgup(safety=None),
     "emgup_masked": EmgupConfig(
         target_share=1.0,
         reestimate_at_end=True,
@@ -55,7 +59,7 @@ def target(windows: int = 60, gain: float = 3.0) -> Target:
     index = torch.arange(windows)
     recording = index // 30
     user = WindowedUser(signal, 20 * index, recording, index % 30, ("a", "b"), 20)
-    return Target(user, 8)
+    return Target(user, 8, ring=True)
 
 
 @pytest.fixture
@@ -86,7 +90,7 @@ def test_every_registered_method_is_tested_here() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_method_takes_labels_and_none_changes_its_input(name: str, model: Backbone) -> None:
     assert list(inspect.signature(METHODS[CONFIGS[name].kind]).parameters) == ["model", "target", "config", "seed"]
-    assert set(Target.__dataclass_fields__) == {"windows", "sequence_length"}
+    assert set(Target.__dataclass_fields__) == {"windows", "sequence_length", "ring"}
     before = copy_model(model)
     result = adapt(model, target(), CONFIGS[name], 0)
     assert not changed(before, model, "")

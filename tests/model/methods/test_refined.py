@@ -1,107 +1,228 @@
+"""The refined second stage: where windows come from, what the teacher is, and what stays."""
+
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
-from emgup_model.config import parse
+from emgup_model import augmentation
+from emgup_model.augmentation import Augmentation
+from emgup_model.backbones import Backbone
 from emgup_model.data.windows import WindowedUser
-from emgup_model.errors import ConfigError
-from emgup_model.methods import parse_method
-from emgup_model.methods.emgup import EmgupConfig
-from emgup_model.methods.refined import (
-    RefinedSspConfig,
-    estimate_prior,
-    refined_labels,
-    regularised_loss,
-    smooth,
+from emgup_model.methods import refined
+from emgup_model.methods.base import Target, copy_model, predict_logits
+from emgup_model.methods.refined import RefinedSspConfig, _off_grid, run_refined_ssp
+from tests.model.methods.toys import L, differing, toy_user, weights
+
+HOP, W = 10, 20
+
+
+def counting(sizes: list[int], dropped: set[int] = frozenset()) -> WindowedUser:  # type: ignore[assignment]
+    """Windows of a signal that counts its samples; recordings have a few samples after their last window."""
+    starts, recording, position, offset = [], [], [], 0
+    for i, n in enumerate(sizes):
+        starts += [offset + HOP * w for w in range(n)]
+        recording += [i] * n
+        position += [*range(n)]
+        offset += HOP * (n - 1) + W + 7
+    whole = WindowedUser(
+        torch.arange(float(offset))[None],
+        torch.tensor(starts),
+        torch.tensor(recording),
+        torch.tensor(position),
+        ("r",) * len(sizes),
+        W,
+    )
+    keep = torch.tensor([i not in dropped for i in range(len(starts))])
+    keep[0] = True
+    return whole.subset(keep)
+
+
+def run(
+    model: Backbone,
+    config: RefinedSspConfig,
+    *,
+    frozen: bool = True,
+    gradients: bool = True,
+    ring: bool = True,
+    seed: int = 0,
+    gains: tuple[float, ...] = (2.0, 1, 1, 1),
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(weights and buffers of an adapted copy, log) on a toy user."""
+    model, target = copy_model(model), Target(toy_user(gains=gains)[0], L, ring)
+    generator = torch.Generator().manual_seed(seed)
+    log = run_refined_ssp(model, target, config, frozen_bn=frozen, gradients=gradients, generator=generator)
+    return weights(model), log
+
+
+def brief(**changes: Any) -> RefinedSspConfig:
+    """Two epochs that return the student, unless said otherwise; the defaults are tuned and may move."""
+    return RefinedSspConfig(**({"epochs": 2, "batch_windows": 128, "ema": 0.0} | changes))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    st.sets(st.integers(1, 40), max_size=12),
+    st.floats(0, 1),
+    st.integers(0, 99),
 )
-from emgup_model.methods.ssa import info_nce
-from emgup_model.methods.ssp import SspConfig
+def test_off_grid_windows_stay_near_and_between_the_given_ends_of_their_recording(
+    sizes: list[int], dropped: set[int], share: float, seed: int
+) -> None:
+    windows = counting(sizes, dropped)
+    index = torch.randint(len(windows), (64,), generator=torch.Generator().manual_seed(seed))
+    x = _off_grid(windows, index, share, torch.Generator().manual_seed(seed))
+    start = x[:, 0, 0].long()
+    assert x.shape == (64, 1, W)
+    assert torch.equal(x[:, 0], start.unsqueeze(1) + torch.arange(float(W)))
+    gaps = windows.starts.diff()
+    reach = share * float(gaps.median()) if len(gaps) else 0
+    assert bool(((start - windows.starts[index]).abs() <= reach).all())
+    for recording in windows.recording.unique():
+        here = start[windows.recording[index] == recording]
+        given_starts = windows.starts[windows.recording == recording]
+        assert bool(((here >= given_starts.min()) & (here <= given_starts.max())).all())
 
 
-def windows(*lengths: int) -> WindowedUser:
-    recording = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    position = torch.cat([torch.arange(n) for n in lengths])
-    return WindowedUser(torch.zeros(1, 9), position, recording, position, ("r",) * len(lengths), 1)
+def test_off_grid_windows_start_anywhere_within_half_a_hop() -> None:
+    windows = counting([30])
+    x = _off_grid(windows, torch.full((2000,), 10), 0.5, torch.Generator().manual_seed(0))
+    assert (x[:, 0, 0].long() - 100).unique().tolist() == list(range(-5, 6))
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 6), st.integers(0, 99))
-def test_smoothing_is_the_geometric_mean_inside_a_recording(lengths: list[int], reach: int, seed: int) -> None:
-    user = windows(*lengths)
-    p = torch.rand(len(user), 3, generator=torch.Generator().manual_seed(seed)).softmax(1).double()
-    out = smooth(p, user, reach, floor=0.0)
-    for i in range(len(user)):
-        near = (user.recording == user.recording[i]) & ((user.position - user.position[i]).abs() <= reach)
-        expected = p[near].log().mean(0).softmax(0)
-        assert torch.allclose(out[i], expected, atol=1e-9)
-
-
-def test_one_confident_mistake_does_not_outvote_its_neighbours() -> None:
-    p = torch.tensor([[0.9, 0.1]] * 4 + [[0.0, 1.0]] + [[0.9, 0.1]] * 4)
-    assert smooth(p, windows(9), 4).argmax(1).tolist() == [0] * 9
-
-
-@pytest.mark.parametrize("true", [[0.6, 0.2, 0.2], [0.9, 0.05, 0.05], [0.5, 0.5, 0.0], [1 / 3] * 3])
-def test_em_finds_the_class_prior_of_calibrated_posteriors(true: list[float]) -> None:
+def test_without_a_shift_the_windows_are_those_of_the_grid() -> None:
+    windows, index = counting([5, 5]), torch.tensor([3, 0, 9])
     generator = torch.Generator().manual_seed(0)
-    prior = torch.tensor(true)
-    y = torch.multinomial(prior, 20_000, replacement=True, generator=generator)
-    x = y + 0.4 * torch.randn(20_000, generator=generator)
-    posterior = (-((x[:, None] - torch.arange(3.0)) ** 2) / (2 * 0.4**2)).softmax(1)
-    assert torch.allclose(estimate_prior(posterior), prior, atol=0.02)
+    state = generator.get_state()
+    assert torch.equal(_off_grid(windows, index, 0.0, generator), windows.batch(index))
+    assert torch.equal(generator.get_state(), state)
 
 
-def test_labels_of_a_recording_agree_and_follow_the_clusters() -> None:
-    user = windows(10, 10)
-    z = torch.cat([torch.tensor([[5.0, 0]]).repeat(10, 1), torch.tensor([[0, 5.0]]).repeat(10, 1)])
-    p = torch.tensor([[0.7, 0.3]] * 7 + [[0.4, 0.6]] * 3 + [[0.2, 0.8]] * 10)
-    labels, prior = refined_labels(z, p, user, RefinedSspConfig(smoothing_windows=5))
-    assert labels.tolist() == [0] * 10 + [1] * 10
-    assert prior.tolist() == [0.5, 0.5]
+def test_one_window_has_no_hop_to_move_by() -> None:
+    windows = counting([1])
+    assert torch.equal(_off_grid(windows, torch.tensor([0]), 1.0, torch.Generator()), windows.batch())
 
 
-def test_the_loss_is_the_sum_of_its_parts() -> None:
-    torch.manual_seed(0)
-    logits, labels, prior = torch.randn(8, 3), torch.randint(0, 3, (8,)), torch.tensor([0.5, 0.3, 0.2])
-    p = logits.softmax(1)
-    ce = F.cross_entropy(logits, labels)
-    h = -(p * p.log()).sum(1).mean()
-    kl = (p.mean(0) * (p.mean(0) / prior).log()).sum()
-    config = RefinedSspConfig(label_weight=2.0, entropy_weight=3.0, diversity_weight=5.0)
-    assert float(regularised_loss(logits, labels, prior, config)) == pytest.approx(float(2 * ce + 3 * h + 5 * kl))
+def test_after_one_step_the_model_is_the_average_of_where_it_was_and_where_the_student_is(trained: Backbone) -> None:
+    one_step = {"epochs": 1, "batch_windows": 10_000}
+    before = weights(trained)
+    student, log = run(trained, brief(**one_step))
+    teacher, _ = run(trained, brief(**one_step, ema=0.75))
+    assert log["steps"] == 1
+    moved = differing(before, student)
+    assert {"blocks.0.weight", "blocks.4.weight", "blocks.8.weight", "project.weight", "norm.weight"} <= moved
+    for name in moved:
+        assert torch.allclose(teacher[name], 0.75 * before[name] + 0.25 * student[name], atol=1e-6), name
 
 
-def test_with_a_uniform_prior_the_divergence_is_log_k_minus_the_marginal_entropy() -> None:
-    config = RefinedSspConfig(label_weight=0, entropy_weight=0, diversity_weight=1)
-    logits = 30 * F.one_hot(torch.zeros(6, dtype=torch.long), 4).float()
-    loss = regularised_loss(logits, torch.zeros(6, dtype=torch.long), torch.full((4,), 0.25), config)
-    assert float(loss) == pytest.approx(math.log(4), abs=1e-4)
+@pytest.mark.parametrize(("frozen", "ema"), [(True, 0.0), (True, 0.75), (False, 0.0), (False, 0.75)])
+def test_every_epoch_is_labelled_by_the_teacher_that_would_be_returned(
+    trained: Backbone, monkeypatch: pytest.MonkeyPatch, frozen: bool, ema: float
+) -> None:
+    """With moving BatchNorm statistics the teacher takes over the student's at the end of an epoch."""
+    labelling: list[dict[str, torch.Tensor]] = []
+    real = refined.embed_all
+
+    def watched(model: Backbone, windows: WindowedUser) -> tuple[torch.Tensor, torch.Tensor]:
+        labelling.append(weights(model))
+        return real(model, windows)
+
+    after_one, _ = run(trained, brief(epochs=1, ema=ema), frozen=frozen)
+    monkeypatch.setattr(refined, "embed_all", watched)
+    run(trained, brief(epochs=2, ema=ema), frozen=frozen)
+    assert differing(labelling[0], weights(trained)) == set()
+    assert differing(labelling[1], after_one) == set()
 
 
-def test_candidates_of_other_sequences_leave_out_the_own_sequence_but_not_the_true_latent() -> None:
-    torch.manual_seed(1)
-    latents = F.normalize(torch.randn(3, 4, 6), dim=-1)
-    predicted, steps = torch.randn(3, 2, 6), torch.tensor([2, 3])
-    terms = []
-    for b in range(3):
-        for k in range(2):
-            true = F.cosine_similarity(predicted[b, k], latents[b, int(steps[k])], dim=0)
-            others = [
-                F.cosine_similarity(predicted[b, k], latents[i, j], dim=0) for i in range(3) for j in range(4) if i != b
-            ]
-            terms.append(torch.logsumexp(torch.stack([true, *others]), 0) - true)
-    loss = info_nce(predicted, latents, steps, 1.0, other_only=True)
-    assert float(loss) == pytest.approx(float(torch.stack(terms).mean()), abs=1e-5)
+def test_the_classifier_stays(trained: Backbone) -> None:
+    before = weights(trained)
+    after, _ = run(trained, brief())
+    assert not {name for name in differing(before, after) if name.startswith("head")}
+    averaged, _ = run(trained, brief(ema=0.9))
+    for name in ("head.weight", "head.bias"):  # averages of equal numbers, up to rounding
+        assert torch.allclose(averaged[name], before[name], rtol=1e-5, atol=0)
 
 
-def test_the_second_stage_is_chosen_by_kind_and_published_by_default() -> None:
-    assert isinstance(parse(EmgupConfig, {"ssp": {"epochs": 3}}, "x").ssp, SspConfig)
-    assert isinstance(parse(EmgupConfig, {"ssp": {"kind": "refined"}}, "x").ssp, RefinedSspConfig)
-    for wrong in ({"kind": "magic"}, {"kind": "refined", "confidence": 0.8}, {"smoothing_windows": 3}):
-        with pytest.raises(ConfigError):
-            parse_method({"kind": "emgup", "ssp": wrong}, "x")
+def test_frozen_batch_norm_buffers_stay_and_others_move(trained: Backbone) -> None:
+    buffers = {name for name, _ in trained.named_buffers()}
+    before = weights(trained)
+    frozen, moving = (run(trained, brief(), frozen=f)[0] for f in (True, False))
+    assert not differing(before, frozen) & buffers
+    assert differing(before, moving) >= buffers
+
+
+def test_without_gradients_nothing_changes_while_every_step_is_counted(trained: Backbone) -> None:
+    after, log = run(trained, brief(), gradients=False)
+    assert differing(weights(trained), after) == set()
+    assert log["steps"] == 2 * 2  # 174 windows in batches of 128
+    assert len(log["loss"]) == 2
+    moving, _ = run(trained, brief(), gradients=False, frozen=False)
+    assert differing(weights(trained), moving) == {name for name, _ in trained.named_buffers()}
+
+
+def test_without_epochs_nothing_changes(trained: Backbone) -> None:
+    after, log = run(trained, brief(epochs=0))
+    assert differing(weights(trained), after) == set()
+    assert log == {"steps": 0, "loss": [], "mass": []}
+
+
+def test_one_seed_gives_one_result_and_the_global_generator_is_left_alone(trained: Backbone) -> None:
+    state = torch.get_rng_state()
+    first, log = run(trained, brief(), seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(7)
+    again, log_again = run(trained, brief(), seed=3)
+    other, _ = run(trained, brief(), seed=4)
+    assert differing(first, again) == set()
+    assert log == log_again
+    assert differing(first, other)
+
+
+def test_a_last_batch_of_one_window_is_left_out(trained: Backbone) -> None:
+    _, log = run(trained, brief(epochs=1, batch_windows=173))
+    assert log["steps"] == 1
+
+
+@pytest.mark.parametrize("ring", [True, False])
+def test_only_rings_are_turned_and_all_others_get_their_gains(
+    trained: Backbone, monkeypatch: pytest.MonkeyPatch, ring: bool
+) -> None:
+    turned: list[int] = []
+    real = augmentation.rotate
+
+    def watched(x: torch.Tensor, electrodes: torch.Tensor) -> torch.Tensor:
+        turned.append(len(x))
+        return real(x, electrodes)
+
+    monkeypatch.setattr(augmentation, "rotate", watched)
+    config = brief(augmentation=Augmentation(rotated_share=1.0, rotation_electrodes=0.5, gain_log_sd=0.15))
+    after, log = run(trained, config, ring=ring)
+    assert turned == ([128, 46] * 2 if ring else [])
+    plain = config.augmentation.model_copy(update={"rotated_share": 0.0})
+    without, _ = run(trained, config.model_copy(update={"augmentation": plain}), ring=True)
+    assert bool(differing(after, without)) is ring
+    assert log["steps"] == 4
+
+
+def test_the_stage_lowers_its_loss_and_finds_a_loud_channels_gestures(trained: Backbone) -> None:
+    gains = (2.5, 1.0, 1.0, 1.0)
+    windows, gestures = toy_user(gains=gains)
+    model = copy_model(trained)
+    target = Target(windows, L, True)
+    log = run_refined_ssp(
+        model,
+        target,
+        brief(epochs=8, learning_rate=3e-3),
+        frozen_bn=True,
+        gradients=True,
+        generator=torch.Generator().manual_seed(0),
+    )
+    before, after = (float((predict_logits(m, windows).argmax(1) == gestures).float().mean()) for m in (trained, model))
+    assert after > before + 0.05
+    assert log["loss"][-1] < log["loss"][0]
+    assert sum(log["mass"]) == pytest.approx(1, abs=1e-3)

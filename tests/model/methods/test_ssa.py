@@ -79,6 +79,22 @@ def test_info_nce_equals_the_formula_written_out() -> None:
     assert float(info_nce(predicted, latents, steps, 0.5)) == pytest.approx(float(torch.stack(terms).mean()), abs=1e-5)
 
 
+def test_candidates_of_other_sequences_leave_out_the_own_sequence_but_not_the_true_latent() -> None:
+    torch.manual_seed(1)
+    latents = F.normalize(torch.randn(3, 4, 6), dim=-1)
+    predicted, steps = torch.randn(3, 2, 6), torch.tensor([2, 3])
+    terms = []
+    for b in range(3):
+        for k in range(2):
+            true = F.cosine_similarity(predicted[b, k], latents[b, int(steps[k])], dim=0)
+            others = [
+                F.cosine_similarity(predicted[b, k], latents[i, j], dim=0) for i in range(3) for j in range(4) if i != b
+            ]
+            terms.append(torch.logsumexp(torch.stack([true, *others]), 0) - true)
+    loss = info_nce(predicted, latents, steps, 1.0, other_only=True)
+    assert float(loss) == pytest.approx(float(torch.stack(terms).mean()), abs=1e-5)
+
+
 def test_the_context_network_is_causal() -> None:
     torch.manual_seed(0)
     g = ContextNetwork(16, 20, SsaConfig(heads=4)).eval()
