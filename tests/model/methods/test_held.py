@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emgup_model.data.windows import WindowedUser
-from emgup_model.methods.held import held_posterior, run_index
+from emgup_model.methods.held import LONGEST, held_posterior, run_index
 from tests.model.methods.toys import grid
 
 lengths = st.lists(st.integers(1, 5), min_size=1, max_size=4)
@@ -130,3 +130,12 @@ def test_a_window_that_is_sure_of_a_gesture_the_prior_excludes_is_overruled() ->
     log_p = torch.tensor([[float("-inf"), 0.0]] * 3)
     out = held_posterior(log_p, grid(2, 1), 0.5, torch.tensor([1.0, 0.0]))
     assert out.tolist() == [[1, 0]] * 3
+
+
+def test_a_very_long_run_is_smoothed_in_pieces() -> None:
+    log_p, prior = evidence(2 * LONGEST + 3, 3, 5)
+    whole = held_posterior(log_p, grid(len(log_p)), 0.9, prior)
+    first = held_posterior(log_p[:LONGEST], grid(LONGEST), 0.9, prior)
+    last = held_posterior(log_p[2 * LONGEST :], grid(3), 0.9, prior)
+    assert torch.allclose(whole[:LONGEST], first)
+    assert torch.allclose(whole[2 * LONGEST :], last)

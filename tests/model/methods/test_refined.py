@@ -226,3 +226,12 @@ def test_the_stage_lowers_its_loss_and_finds_a_loud_channels_gestures(trained: B
     assert after > before + 0.05
     assert log["loss"][-1] < log["loss"][0]
     assert sum(log["mass"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_off_grid_windows_do_not_reach_into_a_gap_of_what_was_given() -> None:
+    user, _ = toy_user()
+    given = user.subset((user.recording == 0) & ((user.position < 3) | (user.position > 5)))
+    edge = torch.full((500,), 2)  # the last window before the gap
+    x = _off_grid(given, edge, 0.5, torch.Generator().manual_seed(0))
+    allowed = user.view()[int(given.starts[1]) : int(given.starts[2]) + 1]
+    assert all(bool((allowed == window).flatten(1).all(1).any()) for window in x)

@@ -199,3 +199,12 @@ def test_on_real_scores_the_toy_user_is_read_right_and_the_source_model_stays(
         scaled = before["blocks.0.weight"] * torch.tensor(result.log["gentle"]["gains"]).view(1, CHANNELS, 1, 1)
         assert torch.allclose(result.model.get_parameter("blocks.0.weight"), scaled, atol=1e-4)
         assert all(abs(math.log(g)) < 0.2 for g in result.log["gentle"]["gains"])
+
+
+def test_a_rotation_that_makes_gestures_disappear_is_not_taken(
+    trained: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = start(Stub(trained, advantage=0.5, missing=0, missing_turned=2), monkeypatch)
+    assert result.decision == "personalized"
+    assert result.log["rotation"] == 0
+    assert not differing(weights(result.model), weights(trained))
