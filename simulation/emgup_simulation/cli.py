@@ -82,7 +82,7 @@ def personalize(
     recording: Annotated[Path, typer.Option(help="the user's recording file (.h5)")],
     vault: Annotated[Path, typer.Option(help="private folder for the personalized weights")],
     trusted: Annotated[Path, typer.Option(help="file with the release-signing keys you trust")],
-    method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup_paper",
+    method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup",
     protocol: Annotated[
         str, typer.Option(help="transductive, inductive, later_sessions or streaming")
     ] = "transductive",
