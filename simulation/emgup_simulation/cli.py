@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from emgup_model.errors import EmgupError
+from emgup_model.errors import ConfigError, EmgupError
 from emgup_simulation.data_cli import app as data_app
 
 app = typer.Typer(
@@ -120,6 +120,22 @@ def overhead(experiment: ExperimentArg = "default", overrides: Overrides = None,
 
     config = load_experiment(experiment, overrides or [])
     measure(config, default_run_folder(config, out), new_console())
+
+
+@bench_app.command()
+def cost(
+    methods: Annotated[list[str] | None, typer.Argument(help="methods; default emgup and shot_frozen")] = None,
+    seconds: Annotated[str, typer.Option(help="lengths of the recording, s")] = "35,70,140,280,560",
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/bench/cost.json"),
+) -> None:
+    """CPU seconds and memory of one user's adaptation, on one thread, over the length of the recording."""
+    from emgup_simulation.bench_cost import cost as measure
+
+    try:
+        lengths = [int(s) for s in seconds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seconds takes whole numbers with commas between, not '{seconds}'") from None
+    measure(methods or ["emgup", "shot_frozen"], lengths, out, new_console())
 
 
 def main() -> None:

@@ -8,10 +8,14 @@ from rich.console import Console
 
 from emgup_model import personalize as personalization
 from emgup_model.data.store import write_user
+from emgup_model.errors import ConfigError
+from emgup_model.methods import EmgupConfig, load_method
 from emgup_server.ledger import Ledger
 from emgup_simulation import bare_loop
 from emgup_simulation.bench import overhead
+from emgup_simulation.bench_cost import cost
 from emgup_simulation.client_app import app
+from emgup_simulation.cost_worker import CLASSES, all_the_way
 from emgup_simulation.experiment import RunFolder
 from emgup_simulation.local import LocalGrid
 from emgup_simulation.memory import PeakMemory
@@ -64,3 +68,23 @@ def test_peak_memory_sees_child_processes(monkeypatch: pytest.MonkeyPatch) -> No
     with PeakMemory() as memory:
         subprocess.run([sys.executable, "-c", script], check=True)
     assert 80 * 2**20 < memory.peak_bytes < 400 * 2**20
+
+
+def test_cost_is_measured_per_method_and_length(tmp_path: Path) -> None:
+    out = tmp_path / "bench" / "cost.json"
+    cost(["adabn"], [5, 10], out, Console(quiet=True))
+    rows = json.loads(out.read_text())
+    assert [(r["method"], r["seconds"], r["windows"]) for r in rows] == [("adabn", 5, 48), ("adabn", 10, 96)]
+    assert all(r["cpu_seconds"] > 0 and r["peak_mib"] > 50 for r in rows)
+    with pytest.raises(ConfigError, match="at least 5"):
+        cost(["adabn"], [3], out, Console(quiet=True))
+
+
+def test_the_cost_of_emgup_is_that_of_both_stages() -> None:
+    config = load_method("emgup")
+    assert isinstance(config, EmgupConfig)
+    changed = all_the_way(config)
+    assert isinstance(changed, EmgupConfig)
+    assert changed.safety is not None
+    assert changed.safety.missing_allowed == CLASSES
+    assert all_the_way(load_method("tent")) == load_method("tent")
