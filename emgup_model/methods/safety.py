@@ -33,7 +33,7 @@ class SafetyConfig(Frozen):
     missing_share: float = Field(
         0.14, ge=0, le=1, description="a gesture given less than this share of its even 1/K is missing"
     )
-    missing_allowed: int = Field(0, ge=0, description="missing gestures up to which both stages run")
+    missing_allowed: int = Field(1, ge=0, description="missing gestures up to which both stages run")
     probe: GainConfig = GainConfig()
     gentle: GainConfig = GainConfig(
         pull=2.0,
