@@ -33,7 +33,12 @@ class SafetyConfig(Frozen):
     missing_share: float = Field(
         0.14, ge=0, le=1, description="a gesture given less than this share of its even 1/K is missing"
     )
-    missing_allowed: int = Field(1, ge=0, description="missing gestures up to which both stages run")
+    tolerated_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the gestures that may seem missing before training is refused: confused gestures do, too",
+    )
     probe: GainConfig = GainConfig()
     gentle: GainConfig = GainConfig(
         pull=2.0,
@@ -42,6 +47,10 @@ class SafetyConfig(Frozen):
             label_weight=1.0, entropy_weight=0.0, diversity_weight=0.0, confidence=0.95, seen_only=True
         ),
     )
+
+    def tolerated(self, classes: int) -> int:
+        """Missing gestures up to which both stages run."""
+        return int(self.tolerated_share * classes)
 
 
 @dataclass(frozen=True)
@@ -65,17 +74,18 @@ def begin(
         shift, score = (0, 0.0) if rotation is None else _best_rotation(source, target)
         turn = rotation is not None and score > rotation.margin
         return Start(rotated(source, shift if turn else 0, target.windows), "personalized", {})
+    tolerated = safety.tolerated(source.head.out_features)
     missing, mass = _missing(source, target, safety, generator)
     log: dict[str, Any] = {"mass": mass, "rotation": 0}
     model = copy_model(source)
     if rotation is not None:
         shift, advantage = _best_rotation(source, target)
         log |= {"best_rotation": shift, "advantage": round(advantage, 4)}
-        uncertain = missing > safety.missing_allowed
+        uncertain = missing > tolerated
         if shift and advantage > (rotation.uncertain_margin if uncertain else rotation.margin):
             turned = rotated(source, shift, target.windows)
             still_missing, turned_mass = _missing(turned, target, safety, generator)
-            if still_missing <= safety.missing_allowed:  # a turn that makes gestures disappear is the wrong one
+            if still_missing <= tolerated:  # a turn that makes gestures disappear is the wrong one
                 model, missing = turned, still_missing
                 log |= {"mass": turned_mass, "rotation": shift}
     decision = _decide(missing, model.head.out_features, safety)
@@ -85,7 +95,7 @@ def begin(
 
 
 def _decide(missing: int, classes: int, safety: SafetyConfig) -> Decision:
-    if missing <= safety.missing_allowed:
+    if missing <= safety.tolerated(classes):
         return "personalized"
     return "gains" if classes - missing >= 2 else "source"
 

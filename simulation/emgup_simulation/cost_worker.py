@@ -36,7 +36,7 @@ def all_the_way(config: MethodConfig) -> MethodConfig:
     """The method with a safety decision that always lets both stages run."""
     if not isinstance(config, EmgupConfig) or config.safety is None:
         return config
-    return config.model_copy(update={"safety": config.safety.model_copy(update={"missing_allowed": CLASSES})})
+    return config.model_copy(update={"safety": config.safety.model_copy(update={"tolerated_share": 1.0})})
 
 
 def main(argv: list[str]) -> None:
