@@ -102,7 +102,7 @@ def test_unknown_keys_are_refused_however_deep(keys: str) -> None:
     [
         {"rotation": {"margin": 1.5}},
         {"safety": {"missing_share": -0.1}},
-        {"safety": {"missing_allowed": -1}},
+        {"safety": {"tolerated_share": -0.1}},
         {"safety": {"probe": {"labels": {"stay": 1.0}}}},
         {"ssp": {"kind": "refined", "labels": {"temperature": 0}}},
         {"ssp": {"kind": "refined", "labels": {"prior": "known"}}},

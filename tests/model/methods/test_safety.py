@@ -76,7 +76,7 @@ def test_the_decision_is_by_the_number_of_missing_gestures(
     missing: int, allowed: int, decision: str, trained: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = Stub(trained, missing=missing)
-    config = SAFETY.model_copy(update={"missing_allowed": allowed})
+    config = SAFETY.model_copy(update={"tolerated_share": (allowed + 0.1) / CLASSES})
     result = start(stub, monkeypatch, config=config)
     assert result.decision == decision
     assert result.log["mass"] == mass(missing)
@@ -208,3 +208,8 @@ def test_a_rotation_that_makes_gestures_disappear_is_not_taken(
     assert result.decision == "personalized"
     assert result.log["rotation"] == 0
     assert not differing(weights(result.model), weights(trained))
+
+
+@pytest.mark.parametrize(("classes", "tolerated"), [(2, 0), (3, 0), (4, 0), (5, 1), (7, 1), (10, 2), (11, 2), (29, 5)])
+def test_a_fifth_of_the_gestures_may_seem_missing(classes: int, tolerated: int) -> None:
+    assert SAFETY.tolerated(classes) == tolerated
