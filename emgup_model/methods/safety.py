@@ -74,18 +74,16 @@ def begin(
         shift, score = (0, 0.0) if rotation is None else _best_rotation(source, target)
         turn = rotation is not None and score > rotation.margin
         return Start(rotated(source, shift if turn else 0, target.windows), "personalized", {})
-    tolerated = safety.tolerated(source.head.out_features)
     missing, mass = _missing(source, target, safety, generator)
     log: dict[str, Any] = {"mass": mass, "rotation": 0}
     model = copy_model(source)
     if rotation is not None:
         shift, advantage = _best_rotation(source, target)
         log |= {"best_rotation": shift, "advantage": round(advantage, 4)}
-        uncertain = missing > tolerated
-        if shift and advantage > (rotation.uncertain_margin if uncertain else rotation.margin):
+        if shift and advantage > (rotation.uncertain_margin if missing else rotation.margin):
             turned = rotated(source, shift, target.windows)
             still_missing, turned_mass = _missing(turned, target, safety, generator)
-            if still_missing <= tolerated:  # a turn that makes gestures disappear is the wrong one
+            if not still_missing:  # the right turn shows every gesture; a wrong one can look good on some of them
                 model, missing = turned, still_missing
                 log |= {"mass": turned_mass, "rotation": shift}
     decision = _decide(missing, model.head.out_features, safety)
