@@ -78,7 +78,7 @@ def run_refined_ssp(
             log["steps"] += 1
         log["loss"].append(round(float(torch.stack(losses).mean()), 5) if losses else None)
         log["mass"] = [round(v, 4) for v in labels.mass.tolist()]
-        if frozen_bn is False:
+        if not frozen_bn:
             _copy_buffers(teacher, model)
     with torch.no_grad():
         for mine, averaged in zip(model.feature_parameters(), teacher.feature_parameters(), strict=True):
