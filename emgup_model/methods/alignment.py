@@ -42,6 +42,7 @@ class GainConfig(Frozen):
     pull: float = Field(0.5, ge=0, description="weight of the mean square of the log gains: towards no change")
     labels: LabelConfig = LabelConfig(temperature=2.0, stay=0.95, prior="estimated")
     objective: ObjectiveConfig = ObjectiveConfig(label_weight=1.0, entropy_weight=0.0)
+    seen_only: bool = Field(False, description="decide among the gestures that occur only")
     seen_share: float = Field(0.14, ge=0, le=1, description="a gesture occurs if given this share of its even 1/K")
 
 
@@ -86,7 +87,7 @@ def fit_gains(model: Backbone, target: Target, config: GainConfig, generator: to
     even = 1 / model.head.out_features
     for _ in range(config.epochs):
         labels = refine(*embed_all(_with_gains(model, log_gain), windows), windows, config.labels)
-        seen = labels.mass >= config.seen_share * even
+        seen = labels.mass >= config.seen_share * even if config.seen_only else None
         for index in shuffled(len(windows), config.batch_windows, generator):
             chosen = index.to(windows.starts.device)
             logits = model(windows.batch(chosen) * log_gain.exp())

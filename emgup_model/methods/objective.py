@@ -17,13 +17,10 @@ class ObjectiveConfig(Frozen):
     entropy_weight: float = Field(1.0, ge=0, description="of the predictions' mean entropy")
     diversity_weight: float = Field(1.0, ge=0, description="of KL(mean prediction ‖ class prior)")
     confidence: float = Field(0.0, ge=0, lt=1, description="labels below this probability count nothing")
-    seen_only: bool = Field(
-        False, description="decide among the gestures that occur only, so that the others' logits are left alone"
-    )
 
 
 def objective(
-    logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor, seen: torch.Tensor, config: ObjectiveConfig
+    logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor, seen: torch.Tensor | None, config: ObjectiveConfig
 ) -> torch.Tensor:
     """Scalar loss of a batch.
 
@@ -31,11 +28,11 @@ def objective(
         logits: (B, K).
         labels: (B, K) soft pseudo-labels.
         prior: (K,) class prior that the mean prediction should have.
-        seen: (K,) bool, gestures that occur in the user's data.
+        seen: (K,) bool, gestures to decide among, so that the others' logits are left alone; None = all.
         config: weights.
     """
     counts = (labels.amax(1) > config.confidence).to(logits.dtype)
-    if config.seen_only:
+    if seen is not None:
         counts = counts * seen[labels.argmax(1)]  # a label on an unseen gesture says nothing about the others
         logits = logits.masked_fill(~seen, -30.0)
         labels = labels * seen

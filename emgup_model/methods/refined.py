@@ -59,7 +59,6 @@ def run_refined_ssp(
     augmentation = config.augmentation if target.ring else config.augmentation.model_copy(update={"rotated_share": 0.0})
     teacher = copy_model(model)
     optimiser = torch.optim.Adam(model.feature_parameters(), lr=config.learning_rate)
-    everything = torch.ones(model.head.out_features, dtype=torch.bool, device=windows.starts.device)
     for _ in range(config.epochs):
         labels = refine(*embed_all(teacher, windows), windows, config.labels)
         set_mode(model, dropout=False, batch_statistics=not frozen_bn)
@@ -70,7 +69,7 @@ def run_refined_ssp(
             chosen = index.to(windows.starts.device)
             x = augmentation.apply(_off_grid(windows, chosen, config.shift_share, generator), generator)
             with torch.set_grad_enabled(gradients):
-                loss = objective(model(x), labels.posterior[chosen], labels.prior, everything, config.objective)
+                loss = objective(model(x), labels.posterior[chosen], labels.prior, None, config.objective)
             if gradients:
                 descend(optimiser, loss)
                 update_teacher(teacher, model, config.ema)

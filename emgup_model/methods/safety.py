@@ -42,10 +42,9 @@ class SafetyConfig(Frozen):
     probe: GainConfig = GainConfig()
     gentle: GainConfig = GainConfig(
         pull=2.0,
+        seen_only=True,
         labels=LabelConfig(temperature=2.0, stay=0.95, prior="estimated"),
-        objective=ObjectiveConfig(
-            label_weight=1.0, entropy_weight=0.0, diversity_weight=0.0, confidence=0.95, seen_only=True
-        ),
+        objective=ObjectiveConfig(label_weight=1.0, entropy_weight=0.0, diversity_weight=0.0, confidence=0.95),
     )
 
     def tolerated(self, classes: int) -> int:

@@ -95,8 +95,9 @@ def test_seen_only_leaves_the_unseen_logits_without_gradient(
     seen = torch.tensor([True, False, True])
     gradient = {}
     for seen_only in (True, False):
+        among = seen if seen_only else None
         x = logits.clone().requires_grad_(True)
-        objective(x, labels, PRIOR, seen, only(**{term: 1.0}, seen_only=seen_only)).backward()  # type: ignore[no-untyped-call]
+        objective(x, labels, PRIOR, among, only(**{term: 1.0})).backward()  # type: ignore[no-untyped-call]
         assert x.grad is not None
         gradient[seen_only] = x.grad
     assert bool((gradient[True][:, 1] == 0).all())
@@ -118,7 +119,7 @@ def test_seen_only_is_the_same_objective_on_the_seen_gestures_alone(batch: tuple
         torch.ones(2, dtype=torch.bool),
         only(**weights),
     )
-    masked = objective(logits, labels, PRIOR, seen, only(**weights, seen_only=True))
+    masked = objective(logits, labels, PRIOR, seen, only(**weights))
     assert float(masked) == pytest.approx(float(among_seen), abs=1e-4)
 
 
@@ -127,7 +128,7 @@ def test_where_no_gesture_is_seen_the_loss_stays_finite_and_moves_nothing(
 ) -> None:
     logits, labels = batch
     logits.requires_grad_(True)
-    loss = objective(logits, labels, PRIOR, ~ALL, ObjectiveConfig(seen_only=True))
+    loss = objective(logits, labels, PRIOR, ~ALL, ObjectiveConfig())
     loss.backward()  # type: ignore[no-untyped-call]
     assert bool(torch.isfinite(loss))
     assert logits.grad is not None
@@ -138,7 +139,7 @@ def test_a_label_on_an_unseen_gesture_is_no_label_for_the_others() -> None:
     labels = torch.tensor([[0.02, 0.98, 0.0], [0.96, 0.0, 0.04]])
     seen = torch.tensor([True, False, True])
     logits = torch.zeros(2, 3, requires_grad=True)
-    config = only(label_weight=1.0, confidence=0.95, seen_only=True)
+    config = only(label_weight=1.0, confidence=0.95)
     objective(logits, labels, PRIOR, seen, config).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert bool((logits.grad[0] == 0).all())
