@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from emgup_model.errors import ConfigError, DataError
 from emgup_model.evaluation.metrics import user_metrics
 from emgup_model.evaluation.streaming import StreamingConfig, stream
 from emgup_model.methods import Target, adapt, predict_logits
-from emgup_model.release import Release, ReleaseManifest
+from emgup_model.release import Release
 from emgup_model.task import Task, UserWindows, load_user
 
 
@@ -94,9 +94,10 @@ def personalize(
     test = windows.test.to(device)
     before = predict_logits(model, test).argmax(1)
     if task.streaming is not None:
-        adaptation, after = _stream(model, test, windows.ring, release.manifest, task, task.streaming)
+        adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
-        target = Target(windows.adapt.to(device), release.manifest.windows.sequence_length, windows.ring)
+        length = release.manifest.windows.sequence_length
+        target = Target(windows.adapt.to(device), length, windows.ring, release.statistics)
         adaptation = known(key) or _adapt(model, target, task)
         after = predict_logits(adaptation.model.to(device), test).argmax(1)
     adaptation.model.cpu()
@@ -136,7 +137,7 @@ def _stream(
     model: Backbone,
     windows: WindowedUser,
     ring: bool,
-    manifest: ReleaseManifest,
+    release: Release,
     task: Task,
     config: StreamingConfig,
 ) -> tuple[Adaptation, torch.Tensor]:
@@ -145,11 +146,12 @@ def _stream(
 
     def adapt_on(target: Target) -> Backbone:
         nonlocal seconds
-        made = _adapt(model, target, task)
+        made = _adapt(model, replace(target, source_statistics=release.statistics), task)
         logs.append(made.log)
         seconds += made.seconds
         return made.model
 
+    manifest = release.manifest
     hop_s = manifest.windows.hop / manifest.sampling_rate_hz
     predictions, last = stream(model, windows, manifest.windows.sequence_length, hop_s, config, adapt_on, ring)
     return Adaptation(last, {"adaptations": len(logs), "last": logs[-1] if logs else None}, seconds), predictions

@@ -22,6 +22,7 @@ from emgup_model.data.windows import PreprocessingConfig, WindowConfig, Windowed
 from emgup_model.errors import DataError
 from emgup_model.files import atomic_path
 from emgup_model.methods.base import predict_logits
+from emgup_model.signal_statistics import SignalStatistics, measure
 
 
 class PretrainConfig(Frozen):
@@ -64,7 +65,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """The best model by validation accuracy, the amplitude constant, and a summary for the manifest."""
+    """The best model by validation accuracy, the amplitude constant, a summary for the manifest, and moments."""
 
     model: Backbone
     scale: float
@@ -72,6 +73,7 @@ class Trained:
     best_epoch: int
     validation_accuracy: float
     config_sha256: str
+    statistics: SignalStatistics
 
 
 def load_labelled(
@@ -205,7 +207,8 @@ def train_source(
             _save_state(state_file, key, done, model, optimiser, schedule, generator, best)
         on_epoch(Epoch(done, config.epochs, loss, accuracy))
     model.load_state_dict(best["model"])
-    return Trained(model.cpu().eval(), scale, done, best["epoch"], best["accuracy"], digest(config))
+    statistics = measure([(u.windows, u.labels) for u in train], len(info.gestures))
+    return Trained(model.cpu().eval(), scale, done, best["epoch"], best["accuracy"], digest(config), statistics)
 
 
 def _train_epoch(

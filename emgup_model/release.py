@@ -24,6 +24,7 @@ from emgup_model.config import Frozen, canonical_json
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.errors import ReleaseError
 from emgup_model.files import write_atomic
+from emgup_model.signal_statistics import PREFIX, SignalStatistics
 
 MANIFEST, SIGNATURE, WEIGHTS = "manifest.json", "manifest.sig", "weights.safetensors"
 MAX_WEIGHTS_BYTES = 256 * 2**20
@@ -103,11 +104,12 @@ class ReleaseFiles:
 
 @dataclass(frozen=True)
 class Release:
-    """A verified release: its id, its manifest, and the model in eval mode."""
+    """A verified release: its id, its manifest, the model in eval mode, and the source signals' moments, if any."""
 
     id: str
     manifest: ReleaseManifest
     model: Backbone
+    statistics: SignalStatistics | None = None
 
 
 def tensor_sha256(tensor: torch.Tensor) -> str:
@@ -120,9 +122,11 @@ def state_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
 
 
-def sign_release(model: Backbone, fields: dict[str, object], key: Ed25519PrivateKey) -> ReleaseFiles:
+def sign_release(
+    model: Backbone, fields: dict[str, object], key: Ed25519PrivateKey, statistics: SignalStatistics | None = None
+) -> ReleaseFiles:
     """Build and sign a release of ``model``; ``fields`` are the manifest's other fields."""
-    tensors = state_tensors(model)
+    tensors = state_tensors(model) | ({} if statistics is None else statistics.tensors())
     weights = save_safetensors(tensors)
     specs = {
         k: TensorSpec(shape=tuple(v.shape), dtype=str(v.dtype).removeprefix("torch."), sha256=tensor_sha256(v))
@@ -158,12 +162,13 @@ def open_release(files: ReleaseFiles, trusted: Sequence[bytes]) -> Release:
     except (SafetensorError, ValueError):
         raise ReleaseError("release weights are not a safetensors file") from None
     _check_tensors(tensors, manifest)
+    statistics = _statistics(tensors, manifest)
     model = build_backbone(manifest.backbone, manifest.channels, len(manifest.gestures))
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(PREFIX)})
     except RuntimeError:
         raise ReleaseError("release weights do not fit the backbone that its manifest names") from None
-    return Release(files.id, manifest, model.eval())
+    return Release(files.id, manifest, model.eval(), statistics)
 
 
 def load_release(folder: Path, trusted: Sequence[bytes]) -> Release:
@@ -182,6 +187,20 @@ def _check_signature(files: ReleaseFiles, trusted: Sequence[bytes]) -> None:
         except (InvalidSignature, ValueError):
             continue
     raise ReleaseError("release is not signed by a trusted key, or was altered after signing; do not use it")
+
+
+def _statistics(tensors: dict[str, torch.Tensor], manifest: ReleaseManifest) -> SignalStatistics | None:
+    if not any(k.startswith(PREFIX) for k in tensors):
+        return None
+    try:
+        statistics = SignalStatistics.from_tensors(tensors)
+    except KeyError:
+        raise ReleaseError("release lacks a part of its signal statistics; make it again") from None
+    if not statistics.fits(manifest.channels, len(manifest.gestures), manifest.windows.length):
+        raise ReleaseError("release's signal statistics do not fit its channels, gestures and windows; make it again")
+    if bool((statistics.power < 0).any()):
+        raise ReleaseError("release's signal statistics hold a negative power; make it again")
+    return statistics
 
 
 def _check_tensors(tensors: dict[str, torch.Tensor], manifest: ReleaseManifest) -> None:

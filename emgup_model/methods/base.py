@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from emgup_model.backbones import Backbone
 from emgup_model.data.windows import WindowedUser
+from emgup_model.signal_statistics import SignalStatistics
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Target:
         windows: unlabelled windows in recording order.
         sequence_length: L, the windows in a sequence.
         ring: whether the electrodes are a ring, so that rotating the channels is turning the armband.
+        source_statistics: what the release says of the source users' signals; None = nothing.
     """
 
     windows: WindowedUser
     sequence_length: int
     ring: bool = False
+    source_statistics: SignalStatistics | None = None
 
 
 @dataclass(frozen=True)

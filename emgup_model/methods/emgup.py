@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypedDict
 
 import torch
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.adabn import reestimate
 from emgup_model.methods.alignment import RotationConfig
-from emgup_model.methods.base import Adapted, Target
+from emgup_model.methods.base import Adapted, Target, copy_model
 from emgup_model.methods.refined import RefinedSspConfig, run_refined_ssp
+from emgup_model.methods.replay import Replay, ReplayConfig, interpolate
 from emgup_model.methods.safety import SafetyConfig, begin
 from emgup_model.methods.ssa import SsaConfig, run_ssa
 from emgup_model.methods.ssp import SspConfig, run_ssp
@@ -48,6 +49,15 @@ class EmgupConfig(Frozen):
     safety: SafetyConfig | None = Field(None, description="decide from the coverage how far to go; null = all the way")
     ssa: SsaConfig = SsaConfig()
     ssp: SecondStage = SspConfig()
+    replay: ReplayConfig | None = Field(
+        None, description="refined second stage: first with windows drawn from the release's statistics; null = never"
+    )
+
+    @model_validator(mode="after")
+    def _replay_fits(self) -> EmgupConfig:
+        if self.replay and (self.batch_norm != "frozen" or not isinstance(self.ssp, RefinedSspConfig)):
+            raise ValueError("replay needs batch_norm: frozen and ssp.kind: refined")
+        return self
 
 
 class _Switches(TypedDict):
@@ -57,23 +67,34 @@ class _Switches(TypedDict):
 
 
 def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Adapted:
-    """Adapt a copy of the source model and return the student of the last step (A24)."""
+    """Adapt a copy of the source model and return the student of the last step (A24).
+
+    Raises:
+        ValueError: ``replay`` is set and the release holds no signal statistics.
+    """
     generator = torch.Generator().manual_seed(seed)
-    start = begin(model, target, config.rotation, config.safety, generator)
+    start = begin(model, target, config.rotation, config.safety)
     log: dict[str, Any] = {"decision": start.decision, "start": start.log}
-    if start.decision != "personalized":
+    if start.decision == "source":
         return Adapted(start.model.eval(), log)
-    model, frozen = start.model, config.batch_norm == "frozen"
+    model = copy_model(start.model)
     with torch.random.fork_rng(devices=[]):  # dropout and initialisation draw from the global generator
         torch.manual_seed(seed)
         if config.target_share:
             reestimate(model, target.windows, config.target_share, generator)
-        switches = _Switches(frozen_bn=frozen, gradients=config.gradients, generator=generator)
+        switches = _Switches(frozen_bn=config.batch_norm == "frozen", gradients=config.gradients, generator=generator)
         log["ssa"] = run_ssa(model, target, config.ssa, **switches)
-        if isinstance(config.ssp, RefinedSspConfig):
-            log["ssp"] = run_refined_ssp(model, target, config.ssp, **switches)
-        else:
+        if isinstance(config.ssp, SspConfig):
             log["ssp"] = run_ssp(model, target, config.ssp, **switches)
+        else:
+            if config.replay:
+                replay = Replay(config.replay, target, start.rotation, generator)
+                rehearsing = config.ssp.model_copy(update={"epochs": config.replay.epochs})
+                log["replay"] = run_refined_ssp(model, target, rehearsing, **switches, replay=replay)
+            if start.decision == "personalized":
+                log["ssp"] = run_refined_ssp(model, target, config.ssp, **switches)
+        if start.decision == "guarded" and config.safety:
+            interpolate(start.model, model, config.safety.kept_share)
         if config.reestimate_at_end:
             reestimate(model, target.windows, 1.0, generator)
     return Adapted(model.eval(), log)

@@ -21,6 +21,7 @@ from emgup_model.methods.base import Target, copy_model, descend, embed_all, set
 from emgup_model.methods.held import run_index
 from emgup_model.methods.objective import ObjectiveConfig, objective
 from emgup_model.methods.refined_labels import LabelConfig, refine
+from emgup_model.methods.replay import Replay
 from emgup_model.methods.ssp import update_teacher
 
 
@@ -50,6 +51,7 @@ def run_refined_ssp(
     frozen_bn: bool,
     gradients: bool,
     generator: torch.Generator,
+    replay: Replay | None = None,
 ) -> dict[str, Any]:
     """Train the feature extractor of ``model`` in place; its weights end as the teacher's. Returns a log."""
     windows = target.windows
@@ -69,7 +71,13 @@ def run_refined_ssp(
             chosen = index.to(windows.starts.device)
             x = augmentation.apply(_off_grid(windows, chosen, config.shift_share, generator), generator)
             with torch.set_grad_enabled(gradients):
-                loss = objective(model(x), labels.posterior[chosen], labels.prior, None, config.objective)
+                if replay is None:
+                    loss = objective(model(x), labels.posterior[chosen], labels.prior, config.objective)
+                else:
+                    again, gestures = replay.batch()
+                    mine, others = model(torch.cat([x, again])).split([len(x), len(again)])
+                    loss = objective(mine, labels.posterior[chosen], labels.prior, config.objective)
+                    loss = loss + replay.loss(others, gestures)
             if gradients:
                 descend(optimiser, loss)
                 update_teacher(teacher, model, config.ema)

@@ -85,7 +85,7 @@ def _write_release(
             config_sha256=trained.config_sha256,
         ),
     }
-    sign_release(trained.model, fields, read_signing_key(run.signing_key)).write(folder)
+    sign_release(trained.model, fields, read_signing_key(run.signing_key), trained.statistics).write(folder)
 
 
 def main(argv: list[str]) -> int:

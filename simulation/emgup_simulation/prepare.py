@@ -117,6 +117,7 @@ def release_name(experiment: Experiment, fold: Fold, store: Store) -> str:
         for part in ("windows", "preprocessing", "backbone", "pretrain")
     }
     identity["fold"] = fold.index
+    identity["holds"] = ["weights", "signal statistics"]
     for part in ("train", "validation"):
         identity[part] = [[u, store.infos[u].content_sha256] for u in getattr(fold, part)]
     return f"fold_{fold.index:02d}_{digest(identity)[:12]}"
