@@ -12,6 +12,7 @@ from emgup_model.backbones import Backbone, CnnConfig, build_backbone
 from emgup_model.data.store import Recording, UserInfo
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.release import ReleaseFiles, Training, sign_release
+from emgup_model.signal_statistics import SignalStatistics
 from emgup_simulation.experiment import Experiment
 
 GESTURES = ("rest", "fist", "open")
@@ -43,7 +44,12 @@ def toy_info(user: str, **changes: object) -> UserInfo:
     return UserInfo(**(fields | changes))  # type: ignore[arg-type]
 
 
-def make_release(key: Ed25519PrivateKey, model: Backbone | None = None, **changes: object) -> ReleaseFiles:
+def make_release(
+    key: Ed25519PrivateKey,
+    model: Backbone | None = None,
+    statistics: SignalStatistics | None = None,
+    **changes: object,
+) -> ReleaseFiles:
     """A signed release of a small, untrained network that fits :func:`toy_info`."""
     backbone = CnnConfig(width=8, embedding_dim=8)
     if model is None:
@@ -61,7 +67,7 @@ def make_release(key: Ed25519PrivateKey, model: Backbone | None = None, **change
         "gestures": GESTURES,
         "training": Training(epochs=1, best_epoch=1, validation_accuracy=0.5, train_users=2, config_sha256="0" * 64),
     }
-    return sign_release(model, fields | changes, key)
+    return sign_release(model, fields | changes, key, statistics)
 
 
 def toy_experiment(store: Path, **changes: object) -> Experiment:

@@ -12,11 +12,13 @@ import resource
 import sys
 import time
 
+import numpy as np
 import torch
 
 from emgup_model.backbones import CnnConfig, build_backbone
 from emgup_model.data.windows import WindowConfig, WindowedUser
 from emgup_model.methods import EmgupConfig, MethodConfig, Target, adapt, load_method
+from emgup_model.signal_statistics import measure
 
 CHANNELS, CLASSES, RATE_HZ, RECORDING_S = 8, 7, 200, 5
 
@@ -36,7 +38,7 @@ def all_the_way(config: MethodConfig) -> MethodConfig:
     """The method with a safety decision that always lets both stages run."""
     if not isinstance(config, EmgupConfig) or config.safety is None:
         return config
-    return config.model_copy(update={"safety": config.safety.model_copy(update={"tolerated_share": 1.0})})
+    return config.model_copy(update={"safety": config.safety.model_copy(update={"seen_probability": 0.0})})
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +48,9 @@ def main(argv: list[str]) -> None:
     torch.manual_seed(0)
     grid = WindowConfig()
     model = build_backbone(CnnConfig(), CHANNELS, CLASSES).eval()
-    target = Target(noise(seconds, grid), grid.sequence_length, ring=True)
+    drawn = noise(RECORDING_S, grid)
+    statistics = measure([(drawn, np.arange(len(drawn)) % CLASSES)], CLASSES)
+    target = Target(noise(seconds, grid), grid.sequence_length, True, statistics)
     config = all_the_way(load_method(method))
     started = time.process_time()
     adapt(model, target, config, 0)

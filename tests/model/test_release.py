@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from emgup_model.config import canonical_json
 from emgup_model.errors import ReleaseError
 from emgup_model.keys import create_signing_key, public_key, read_signing_key, read_trusted, write_trusted
 from emgup_model.release import ReleaseFiles, load_release, open_release, sign_release, state_tensors
+from emgup_model.signal_statistics import SignalStatistics
 from tests.toy import make_release
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -81,6 +83,19 @@ def test_missing_extra_or_reshaped_tensors_are_refused(files: ReleaseFiles) -> N
     for changed in (fewer, tensors | {"extra": torch.zeros(1)}, tensors | {"head.bias": torch.zeros(9)}):
         with pytest.raises(ReleaseError):
             open_release(resigned(files, save(changed)), TRUSTED)
+
+
+def test_statistics_travel_with_the_weights_and_are_checked(files: ReleaseFiles) -> None:
+    assert open_release(files, TRUSTED).statistics is None
+    statistics = SignalStatistics(
+        torch.zeros(3, 4), torch.eye(4).expand(3, 4, 4), torch.eye(4).expand(3, 4, 4), torch.ones(3, 11)
+    )
+    read = open_release(make_release(KEY, statistics=statistics), TRUSTED).statistics
+    assert read is not None
+    assert all(torch.equal(a, b) for a, b in zip(read.tensors().values(), statistics.tensors().values(), strict=True))
+    for broken in (replace(statistics, power=torch.ones(3, 12)), replace(statistics, power=-torch.ones(3, 11))):
+        with pytest.raises(ReleaseError, match="signal statistics"):
+            open_release(make_release(KEY, statistics=broken), TRUSTED)
 
 
 def test_unknown_manifest_keys_are_refused_even_when_signed(files: ReleaseFiles) -> None:

@@ -27,7 +27,7 @@ from emgup_model.methods.refined import RefinedSspConfig
 from emgup_model.methods.refined_labels import LabelConfig
 from emgup_model.methods.ssa import SsaConfig
 from emgup_model.methods.ssp import SspConfig
-from tests.model.methods.toys import short_emgup
+from tests.model.methods.toys import short_emgup, toy_statistics
 
 CONFIGS = {
     "source_only": SourceOnlyConfig(),
@@ -59,7 +59,7 @@ def target(windows: int = 60, gain: float = 3.0) -> Target:
     index = torch.arange(windows)
     recording = index // 30
     user = WindowedUser(signal, 20 * index, recording, index % 30, ("a", "b"), 20)
-    return Target(user, 8, ring=True)
+    return Target(user, 8, ring=True, source_statistics=toy_statistics())
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_every_registered_method_is_tested_here() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_method_takes_labels_and_none_changes_its_input(name: str, model: Backbone) -> None:
     assert list(inspect.signature(METHODS[CONFIGS[name].kind]).parameters) == ["model", "target", "config", "seed"]
-    assert set(Target.__dataclass_fields__) == {"windows", "sequence_length", "ring"}
+    assert set(Target.__dataclass_fields__) == {"windows", "sequence_length", "ring", "source_statistics"}
     before = copy_model(model)
     result = adapt(model, target(), CONFIGS[name], 0)
     assert not changed(before, model, "")

@@ -12,7 +12,8 @@ from emgup_model.augmentation import rotate
 from emgup_model.backbones import Backbone, CnnConfig, build_backbone
 from emgup_model.data.store import Recording
 from emgup_model.data.windows import WindowedUser
-from emgup_model.methods import EmgupConfig, load_method
+from emgup_model.methods import EmgupConfig, Target, load_method
+from emgup_model.signal_statistics import SignalStatistics, measure
 from tests.toy import GESTURES, toy_recordings
 
 LENGTH, HOP, L = 20, 10, 8
@@ -80,16 +81,24 @@ def short_emgup(**changes: Any) -> EmgupConfig:
     config = load_method("emgup")
     assert isinstance(config, EmgupConfig)
     assert config.safety is not None
+    assert config.replay is not None
     brief = {"epochs": 2}
-    safety = config.safety.model_copy(
-        update={k: getattr(config.safety, k).model_copy(update=brief) for k in ("probe", "gentle")}
-    )
     stages: dict[str, Any] = {
-        "safety": safety,
+        "replay": config.replay.model_copy(update={**brief, "per_gesture": 50, "batch_windows": 32}),
         "ssa": config.ssa.model_copy(update=brief),
         "ssp": config.ssp.model_copy(update=brief),
     }
     return config.model_copy(update=stages | changes)
+
+
+def toy_statistics() -> SignalStatistics:
+    """Of the source users of :func:`train_toy_model`."""
+    return measure([(windows, labels.numpy()) for windows, labels in map(toy_user, (0, 1))], CLASSES)
+
+
+def toy_target(without: Sequence[int] = (), turned: float = 0, ring: bool = True) -> Target:
+    """A new user, with what the release says of the source users' signals."""
+    return Target(toy_user(turned=turned, without=without)[0], L, ring, toy_statistics())
 
 
 def weights(model: Backbone) -> dict[str, torch.Tensor]:
