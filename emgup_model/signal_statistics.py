@@ -43,7 +43,9 @@ class SignalStatistics:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """By the names they have in a release."""
-        return {PREFIX + name: getattr(self, name).contiguous() for name in ("mean", "covariance", "correlation", "power")}
+        return {
+            PREFIX + name: getattr(self, name).contiguous() for name in ("mean", "covariance", "correlation", "power")
+        }
 
     def fits(self, channels: int, classes: int, window: int) -> bool:
         """Whether the shapes are those of ``classes`` gestures and windows (``channels``, ``window``)."""

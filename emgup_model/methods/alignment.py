@@ -22,7 +22,7 @@ class RotationConfig(Frozen):
         0.07,
         ge=0,
         le=1,
-        description="advantage it needs where gestures seem missing; a rotation may leave none missing",
+        description="advantage per electrode that it needs where gestures seem missing; it may leave none missing",
     )
 
 

@@ -14,7 +14,7 @@ from emgup_model.methods.alignment import RotationConfig
 from emgup_model.methods.base import Adapted, Target, copy_model
 from emgup_model.methods.refined import RefinedSspConfig, run_refined_ssp
 from emgup_model.methods.replay import Replay, ReplayConfig, interpolate
-from emgup_model.methods.safety import SafetyConfig, begin
+from emgup_model.methods.safety import SafetyConfig, begin, recovered
 from emgup_model.methods.ssa import SsaConfig, run_ssa
 from emgup_model.methods.ssp import SspConfig, run_ssp
 
@@ -91,9 +91,11 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
                 replay = Replay(config.replay, target, start.rotation, generator)
                 rehearsing = config.ssp.model_copy(update={"epochs": config.replay.epochs})
                 log["replay"] = run_refined_ssp(model, target, rehearsing, **switches, replay=replay)
-            if start.decision == "personalized":
+            if start.decision == "guarded" and config.safety and recovered(model, target, config.safety):
+                log["decision"] = "personalized"
+            if log["decision"] == "personalized":
                 log["ssp"] = run_refined_ssp(model, target, config.ssp, **switches)
-        if start.decision == "guarded" and config.safety:
+        if log["decision"] == "guarded" and config.safety:
             interpolate(start.model, model, config.safety.kept_share)
         if config.reestimate_at_end:
             reestimate(model, target.windows, 1.0, generator)

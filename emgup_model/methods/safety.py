@@ -6,7 +6,8 @@ moment: a gesture that occurs, however badly recognised, convinces it in at leas
 never does. Three answers:
 
 - ``personalized``: every gesture occurs; both stages run to the end.
-- ``guarded``: gestures are missing; only the epochs with replay run, and the result is averaged with the start.
+- ``guarded``: gestures seem missing; the epochs with replay run, and unless they bring every gesture back, the result is
+  averaged with the start.
 - ``source``: fewer than two gestures occur; nothing can be learnt, the source model stays.
 """
 
@@ -33,6 +34,9 @@ class SafetyConfig(Frozen):
         0.6, ge=0, le=1, description="a gesture occurs if its best windows reach this mean probability"
     )
     best_windows: int = Field(10, ge=1, description="windows that are asked for each gesture")
+    recovered_share: float = Field(
+        0.4, ge=0, le=1, description="of its even 1/K: a gesture given more by the rehearsed model occurs after all"
+    )
     kept_share: float = Field(
         0.5, ge=0, le=1, description="of the training's change that is kept where gestures are missing"
     )
@@ -57,7 +61,7 @@ def begin(source: Backbone, target: Target, rotation: RotationConfig | None, saf
     best = best_probabilities(source, target, safety.best_windows)
     missing = _missing(best, safety)
     model, turn = rotated(source, 0, target.windows), 0
-    if rotation is not None and shift and advantage > (rotation.uncertain_margin if missing else rotation.margin):
+    if rotation is not None and shift and advantage > _margin(rotation, shift, target.windows.signal.shape[0], missing):
         turned = rotated(source, shift, target.windows)
         turned_best = best_probabilities(turned, target, safety.best_windows)
         if not _missing(turned_best, safety):  # the right turn shows every gesture; a wrong one can look good on some
@@ -74,6 +78,17 @@ def best_probabilities(model: Backbone, target: Target, windows: int) -> torch.T
 
 def _missing(best: torch.Tensor, safety: SafetyConfig) -> int:
     return int((best < safety.seen_probability).sum())
+
+
+def recovered(model: Backbone, target: Target, safety: SafetyConfig) -> bool:
+    """Whether a model that rehearsed all gestures finds every one of them in the user's data after all."""
+    share = predict_logits(model, target.windows).softmax(1).mean(0)
+    return bool((share * len(share) >= safety.recovered_share).all())
+
+
+def _margin(rotation: RotationConfig, shift: int, channels: int, missing: int) -> float:
+    """A far turn is rare and the worst mistake: where gestures seem missing it needs more evidence than a near one."""
+    return rotation.uncertain_margin * min(shift, channels - shift) if missing else rotation.margin
 
 
 def _decide(missing: int, classes: int) -> Decision:

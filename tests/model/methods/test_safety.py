@@ -11,7 +11,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.methods import safety
 from emgup_model.methods.alignment import RotationConfig, rotated
 from emgup_model.methods.base import Target, predict_logits
-from emgup_model.methods.safety import SafetyConfig, Start, begin, best_probabilities
+from emgup_model.methods.safety import SafetyConfig, Start, begin, best_probabilities, recovered
 from tests.model.methods.toys import CHANNELS, CLASSES, L, differing, toy_user, weights
 
 ROTATION = RotationConfig(margin=0.03, uncertain_margin=0.07)
@@ -115,6 +115,17 @@ def test_without_a_rotation_setting_nothing_is_turned(trained: Backbone, monkeyp
     result = start(Stub(trained, advantage=0.9), monkeypatch, rotation=None)
     assert (result.decision, result.rotation) == ("personalized", 0)
     assert not differing(weights(result.model), weights(trained))
+
+
+@pytest.mark.parametrize(("shift", "electrodes"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (7, 1)])
+def test_a_far_turn_needs_more_where_gestures_seem_missing(shift: int, electrodes: int) -> None:
+    assert safety._margin(ROTATION, shift, 8, missing=1) == pytest.approx(0.07 * electrodes)
+    assert safety._margin(ROTATION, shift, 8, missing=0) == 0.03
+
+
+def test_gestures_are_recovered_when_each_is_given_its_share(trained: Backbone) -> None:
+    for without, expected in (((), True), ((1,), False)):
+        assert recovered(trained, Target(toy_user(without=without)[0], L), SAFETY) is expected
 
 
 @pytest.mark.parametrize("config", [SAFETY, None])
