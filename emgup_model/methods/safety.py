@@ -6,8 +6,8 @@ moment: a gesture that occurs, however badly recognised, convinces it in at leas
 never does. Three answers:
 
 - ``personalized``: every gesture occurs; both stages run to the end.
-- ``guarded``: gestures seem missing; the epochs with replay run, and unless they bring every gesture back, the result is
-  averaged with the start.
+- ``guarded``: gestures seem missing; the epochs with replay run, and unless they bring every gesture back, the result
+  is averaged with the start.
 - ``source``: fewer than two gestures occur; nothing can be learnt, the source model stays.
 """
 
