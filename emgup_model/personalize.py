@@ -118,6 +118,7 @@ def adaptation_key(release: Release, task: Task, windows: UserWindows) -> str:
             "scenario": task.scenario,
             "seed": task.seed,
             "streaming": task.streaming and task.streaming.model_dump(mode="json"),
+            **({"disturbance": task.disturbance.label} if task.disturbance.label else {}),
         }
     )
 

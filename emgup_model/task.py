@@ -11,6 +11,7 @@ from emgup_model.data.labels import read_labels
 from emgup_model.data.store import UserFile
 from emgup_model.data.windows import WindowedUser, load_windows, window_labels
 from emgup_model.errors import ConfigError, DataError
+from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
 from emgup_model.evaluation.protocols import Protocol, select, split_recordings
 from emgup_model.evaluation.scenarios import Scenario, draw, rest_gesture
 from emgup_model.evaluation.streaming import StreamingConfig
@@ -32,6 +33,7 @@ class Task:
         scenario: which of the adapting recordings' windows the method gets; any but ``balanced`` is drawn with labels.
         seed: of every random draw, the scenario's and the method's.
         streaming: sizes of block and memory; given exactly for protocol ``streaming``.
+        disturbance: planted difficulty, in tuning only.
 
     Raises:
         ConfigError: ``streaming`` does not go with the protocol.
@@ -42,6 +44,7 @@ class Task:
     scenario: Scenario = "balanced"
     seed: int = 0
     streaming: StreamingConfig | None = None
+    disturbance: Disturbance = UNDISTURBED
 
     def __post_init__(self) -> None:
         if (self.protocol == "streaming") != (self.streaming is not None):
@@ -83,6 +86,7 @@ def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
         names = [r.name for r in file.recordings if r.name in {*split[0], *split[1]}]
         windows = load_windows(file, manifest.windows, manifest.preprocessing, manifest.scale, names)
         user, content, ring = file.info.user, file.info.content_sha256, file.info.ring
+    windows = task.disturbance.apply(windows, user, ring)
     adapt_windows, test_windows = (windows.subset(select(windows, part)) for part in split)
     if not adapt_windows.sequences(manifest.windows.sequence_length):
         raise DataError(

@@ -65,15 +65,20 @@ def tune(
     overrides: Overrides = None,
     folds: Annotated[str | None, typer.Option(help="0,1,…; default the first half", show_default=False)] = None,
     out: Out = None,
+    turned: Annotated[int, typer.Option(help="plant: electrodes by which every armband is turned")] = 0,
+    gain_log_sd: Annotated[float, typer.Option(min=0, max=2, help="plant: log SD of one gain per channel")] = 0.0,
 ) -> None:
     """Rank an experiment's methods on validation users of its source side; test users have no part in it."""
+    from emgup_model.config import parse
+    from emgup_model.evaluation.disturbance import Disturbance
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.tune import tune as run_tune
     from emgup_simulation.tune_plan import parse_folds
 
     config = load_experiment(experiment, overrides or [])
     chosen = parse_folds(folds, config.folds.count)
-    raise typer.Exit(run_tune(config, default_run_folder(config, out), chosen, new_console()))
+    planted = parse(Disturbance, {"turned": turned, "gain_log_sd": gain_log_sd}, "--turned, --gain-log-sd")
+    raise typer.Exit(run_tune(config, default_run_folder(config, out), chosen, new_console(), planted))
 
 
 @app.command()

@@ -189,11 +189,6 @@ class RunFolder:
         """Self-contained HTML report."""
         return self.path / "report.html"
 
-    @property
-    def tune(self) -> Path:
-        """Everything that `emgup tune` makes besides releases: its config, cells, results and choice."""
-        return self.path / "tune"
-
 
 def default_run_folder(experiment: Experiment, out: str | Path | None) -> RunFolder:
     """``out``, or ``runs/<experiment name>`` below the working directory; absolute."""

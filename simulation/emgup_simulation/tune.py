@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from emgup_model.config import dump_yaml
 from emgup_model.errors import RunError
+from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
 from emgup_model.evaluation.results import write_results
 from emgup_model.evaluation.statistics import summarise
 from emgup_model.files import write_atomic
@@ -32,7 +34,13 @@ from emgup_simulation.watch import Watch, print_problems, show
 POLL_S = 0.2
 
 
-def tune(experiment: Experiment, run: RunFolder, folds: Sequence[int], console: Console) -> int:
+def tune(
+    experiment: Experiment,
+    run: RunFolder,
+    folds: Sequence[int],
+    console: Console,
+    disturbance: Disturbance = UNDISTURBED,
+) -> int:
     """Evaluate all methods on the validation users of ``folds``, each with that fold's release, and rank them.
 
     Test users have no part in it: of a user who is in no train or validation set of these folds, the header of the file
@@ -45,13 +53,14 @@ def tune(experiment: Experiment, run: RunFolder, folds: Sequence[int], console: 
     Raises:
         EmgupError: the experiment cannot be prepared, a worker died, or the run folder is in use.
     """
-    folder = TuneFolder(run.tune)
+    folder = TuneFolder.of(run.path, disturbance)
     run = replace(run, config=folder.experiment)
     check_inputs(experiment, run, folds)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
             prepared = prepare(experiment, run, console, folds)
+            write_atomic(folder.disturbance, dump_yaml(disturbance))
             write_run_info(folder.path, shlex.join(["emgup", *sys.argv[1:]]), experiment.federation.device)
             cells = validation_cells(experiment, prepared)
             if not cells:
@@ -98,7 +107,7 @@ def _evaluate(
 
 def _start(run: RunFolder, folds: Sequence[int], folder: TuneFolder, number: int) -> subprocess.Popen[bytes]:
     """A worker in a session of its own: Ctrl-C reaches the driver only, which then ends the workers."""
-    command = [sys.executable, "-m", "emgup_simulation.tune_worker", str(run.path), *map(str, folds)]
+    command = [sys.executable, "-m", "emgup_simulation.tune_worker", str(run.path), folder.path.name, *map(str, folds)]
     with folder.log(number).open("w") as log:
         return subprocess.Popen(
             command,

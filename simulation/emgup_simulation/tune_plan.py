@@ -8,15 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emgup_model.errors import ConfigError
+from emgup_model.evaluation.disturbance import Disturbance
 from emgup_model.files import write_atomic
 from emgup_server.ledger import Cell, Ledger
 
 
 @dataclass(frozen=True)
 class TuneFolder:
-    """RUN/tune."""
+    """RUN/tune, or RUN/tune_… with planted difficulty."""
 
     path: Path
+
+    @classmethod
+    def of(cls, run: Path, disturbance: Disturbance) -> TuneFolder:
+        """The folder for a tuning of ``run`` with this disturbance."""
+        return cls(run / "_".join(filter(None, ("tune", disturbance.label))))
+
+    @property
+    def disturbance(self) -> Path:
+        """What is planted."""
+        return self.path / "disturbance.yaml"
 
     @property
     def experiment(self) -> Path:

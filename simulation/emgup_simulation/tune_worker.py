@@ -1,4 +1,4 @@
-"""``python -m emgup_simulation.tune_worker RUN FOLD …``: do what is missing of a tuning, beside other workers.
+"""``python -m emgup_simulation.tune_worker RUN TUNE FOLD …``: do what is missing of a tuning, beside other workers.
 
 It is told folds, never users: whom it evaluates is the folds' validation users. All workers walk over the same list of
 jobs; a job is taken by locking its byte of one file, which the kernel frees when a worker dies. A worker ends when its
@@ -20,8 +20,10 @@ import torch
 
 from emgup_client.app import reply_of
 from emgup_client.exporter import status_of
+from emgup_model.config import load_yaml, parse
 from emgup_model.data.store import Store
 from emgup_model.errors import EmgupError
+from emgup_model.evaluation.disturbance import Disturbance
 from emgup_model.personalize import Adaptation, Personalization, personalize
 from emgup_model.release import Release, load_release
 from emgup_model.task import Task
@@ -33,7 +35,7 @@ from emgup_simulation.prepare import Prepared, prepared_before
 from emgup_simulation.tune_plan import TuneFolder, split_jobs
 
 
-def work(experiment: Experiment, prepared: Prepared, folder: TuneFolder) -> None:
+def work(experiment: Experiment, prepared: Prepared, folder: TuneFolder, disturbance: Disturbance) -> None:
     """Do every job that nobody else does, and that has a cell without an answer."""
     ledger, store = folder.ledger, Store(prepared.store)
     with folder.jobs.open("w") as lock:
@@ -43,7 +45,9 @@ def work(experiment: Experiment, prepared: Prepared, folder: TuneFolder) -> None
             release = load_release(prepared.releases[job[0].fold], prepared.trusted)
             made: dict[str, Adaptation] = {}
             for cell in ledger.unanswered(job):
-                ledger.record(cell, _answer(cell, store.path(cell.user), release, experiment, made, folder))
+                ledger.record(
+                    cell, _answer(cell, store.path(cell.user), release, experiment, made, folder, disturbance)
+                )
 
 
 def _taken(lock: int, number: int) -> bool:
@@ -56,10 +60,16 @@ def _taken(lock: int, number: int) -> bool:
 
 
 def _answer(
-    cell: Cell, user: Path, release: Release, experiment: Experiment, made: dict[str, Adaptation], folder: TuneFolder
+    cell: Cell,
+    user: Path,
+    release: Release,
+    experiment: Experiment,
+    made: dict[str, Adaptation],
+    folder: TuneFolder,
+    disturbance: Disturbance,
 ) -> Reply:
     """What a client would reply; a failure's traceback goes to the worker's log."""
-    task = Task(cell.config, cell.protocol, cell.scenario, cell.seed, cell.streaming)
+    task = Task(cell.config, cell.protocol, cell.scenario, cell.seed, cell.streaming, disturbance)
     try:
         done = personalize(user, release, task, experiment.federation.device, made.get)
     except Exception as error:
@@ -92,11 +102,11 @@ def main(argv: Sequence[str]) -> int:
     _end_with(sys.stdin.fileno())
     torch.set_num_threads(1)
     run = RunFolder(Path(argv[0]))
-    folder = TuneFolder(run.tune)
+    folder = TuneFolder(run.path / argv[1])
     try:
         experiment = load_experiment(folder.experiment)
-        prepared = prepared_before(experiment, replace(run, config=folder.experiment), [int(f) for f in argv[1:]])
-        work(experiment, prepared, folder)
+        prepared = prepared_before(experiment, replace(run, config=folder.experiment), [int(f) for f in argv[2:]])
+        work(experiment, prepared, folder, parse(Disturbance, load_yaml(folder.disturbance), str(folder.disturbance)))
     except EmgupError as e:
         print(e, file=sys.stderr)
         return 2

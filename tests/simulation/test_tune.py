@@ -17,6 +17,7 @@ from rich.console import Console
 
 from emgup_model.data.store import read_info
 from emgup_model.errors import ConfigError, DataError, RunError
+from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
 from emgup_model.evaluation.results import read_results
 from emgup_model.personalize import Personalization, personalize
 from emgup_simulation import tune as driver
@@ -39,13 +40,13 @@ def prepared(toy: Toy, folds: tuple[int, ...] = (0,)) -> Prepared:
 
 
 def folder_of(toy: Toy) -> TuneFolder:
-    folder = TuneFolder(toy.run.tune)
+    folder = TuneFolder.of(toy.run.path, UNDISTURBED)
     folder.path.mkdir(exist_ok=True)
     return folder
 
 
 def work(toy: Toy, experiment: Experiment | None = None) -> None:
-    worker.work(experiment or toy.experiment, prepared(toy), folder_of(toy))
+    worker.work(experiment or toy.experiment, prepared(toy), folder_of(toy), UNDISTURBED)
 
 
 def quiet() -> Console:
@@ -74,12 +75,12 @@ def test_test_users_are_never_opened_or_evaluated(toy: Toy) -> None:
             check_user(worker.Store(file.parent), user, toy.experiment)
     before, console = toy.run.experiment.read_bytes(), quiet()
     assert tune(toy.experiment, toy.run, (0,), console) == 0
-    rows = read_results(toy.run.tune / "results.csv")
+    rows = read_results(toy.run.path / "tune" / "results.csv")
     assert {r.user for r in rows} == set(fold.validation)
     assert {r.fold for r in rows} == {0}
-    assert (toy.run.tune / "users.txt").read_text().split() == list(fold.validation)
+    assert (toy.run.path / "tune" / "users.txt").read_text().split() == list(fold.validation)
     for name in ("results.csv", "users.txt", "choice.md"):
-        assert str(toy.run.tune / name) in printed(console)
+        assert str(toy.run.path / "tune" / name) in printed(console)
     assert toy.run.experiment.read_bytes() == before
     assert not toy.run.results.exists()
     assert not toy.run.cells.exists()
@@ -174,12 +175,12 @@ def test_a_failed_cell_is_in_the_table_and_is_tried_again_by_the_next_run(
     done, console = counted(monkeypatch, fail), quiet()
     assert tune(toy.experiment, toy.run, (0,), console) == 1
     assert "data_error" in printed(console)
-    assert "cells without a score" in (toy.run.tune / "choice.md").read_text()
+    assert "cells without a score" in (toy.run.path / "tune" / "choice.md").read_text()
     before = len(done)
     counted_again = counted(monkeypatch)
     assert tune(toy.experiment, toy.run, (0,), quiet()) == 0
     assert len(counted_again) == 2 * users - before
-    assert "cells without a score" not in (toy.run.tune / "choice.md").read_text()
+    assert "cells without a score" not in (toy.run.path / "tune" / "choice.md").read_text()
 
 
 def test_a_worker_that_dies_is_reported_with_its_log(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +203,7 @@ def running(tmp_path: Path) -> Iterator[tuple[Toy, subprocess.Popen[bytes]]]:
     process = subprocess.Popen([*command, "--out", str(toy.run.path)], stdout=subprocess.PIPE)
     try:
         end = time.monotonic() + 120
-        while len(list((toy.run.tune / "cells").glob("*.json"))) < 5 and time.monotonic() < end:
+        while len(list((toy.run.path / "tune" / "cells").glob("*.json"))) < 5 and time.monotonic() < end:
             assert process.poll() is None
             time.sleep(0.1)
         yield toy, process
@@ -246,3 +247,12 @@ def test_folds_are_numbers_and_by_default_the_first_half(text: str | None, folds
 def test_other_folds_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_folds(text, 10)
+
+
+def test_planted_difficulty_has_a_folder_of_its_own_and_changes_what_is_tuned_on(toy: Toy) -> None:
+    scores = {}
+    for disturbance, folder in ((UNDISTURBED, "tune"), (Disturbance(turned=2), "tune_turned+2")):
+        assert tune(toy.experiment, toy.run, (0,), quiet(), disturbance) == 0
+        rows = read_results(toy.run.path / folder / "results.csv")
+        scores[folder] = [r.source_accuracy for r in rows]
+    assert scores["tune"] != scores["tune_turned+2"]
