@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import psutil
@@ -20,6 +21,8 @@ from emgup_model.errors import ConfigError, DataError, RunError
 from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
 from emgup_model.evaluation.results import read_results
 from emgup_model.personalize import Personalization, personalize
+from emgup_model.release import Release
+from emgup_model.task import Task
 from emgup_simulation import tune as driver
 from emgup_simulation import tune_worker as worker
 from emgup_simulation.cells import expected_cells, validation_cells
@@ -249,10 +252,24 @@ def test_other_folds_are_refused(text: str, message: str) -> None:
         parse_folds(text, 10)
 
 
-def test_planted_difficulty_has_a_folder_of_its_own_and_changes_what_is_tuned_on(toy: Toy) -> None:
-    scores = {}
-    for disturbance, folder in ((UNDISTURBED, "tune"), (Disturbance(turned=2), "tune_turned+2")):
-        assert tune(toy.experiment, toy.run, (0,), quiet(), disturbance) == 0
-        rows = read_results(toy.run.path / folder / "results.csv")
-        scores[folder] = [r.source_accuracy for r in rows]
-    assert scores["tune"] != scores["tune_turned+2"]
+def test_planted_difficulty_has_a_folder_of_its_own_and_reaches_every_task(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = Disturbance(turned=2)
+    assert tune(toy.experiment, toy.run, (0,), quiet(), planted) == 0
+    folder = TuneFolder.of(toy.run.path, planted)
+    assert folder.path == toy.run.path / "tune_turned+2"
+    assert "turned: 2" in folder.disturbance.read_text()
+    assert read_results(folder.results)
+    assert not (toy.run.path / "tune").exists()
+    told: list[Disturbance] = []
+    real = worker.personalize
+
+    def watched(user: Path, release: Release, task: Task, *rest: Any) -> Any:
+        told.append(task.disturbance)
+        return real(user, release, task, *rest)
+
+    monkeypatch.setattr(worker, "personalize", watched)
+    worker.work(toy.experiment, prepared(toy), folder_of(toy), planted)
+    assert told
+    assert set(told) == {planted}
