@@ -89,7 +89,9 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
         else:
             if config.replay:
                 replay = Replay(config.replay, target, start.rotation, generator)
-                rehearsing = config.ssp.model_copy(update={"epochs": config.replay.epochs})
+                rehearsing = config.ssp.model_copy(
+                    update={"epochs": config.replay.epochs, "objective": config.replay.objective}
+                )
                 log["replay"] = run_refined_ssp(model, target, rehearsing, **switches, replay=replay)
             if start.decision == "guarded" and config.safety and recovered(model, target, config.safety):
                 log["decision"] = "personalized"

@@ -16,6 +16,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.alignment import rotation_matrix
 from emgup_model.methods.base import Target
+from emgup_model.methods.objective import ObjectiveConfig
 
 
 class ReplayConfig(Frozen):
@@ -23,6 +24,10 @@ class ReplayConfig(Frozen):
 
     epochs: int = Field(12, ge=1, le=1000, description="epochs of the second stage with replay, before those without")
     weight: float = Field(1.0, gt=0, description="of the replayed windows' cross-entropy")
+    objective: ObjectiveConfig = Field(
+        ObjectiveConfig(label_weight=0.0),
+        description="on the user's windows in these epochs: pseudo-labels are trusted once clusters have their names",
+    )
     batch_windows: int = Field(128, ge=1, description="replayed windows beside each batch of the user's")
     per_gesture: int = Field(1000, ge=1, le=100_000, description="windows drawn of each gesture")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
