@@ -14,7 +14,7 @@ from emgup_model.methods.alignment import RotationConfig
 from emgup_model.methods.base import Adapted, Target, copy_model
 from emgup_model.methods.refined import RefinedSspConfig, run_refined_ssp
 from emgup_model.methods.replay import Replay, ReplayConfig, interpolate
-from emgup_model.methods.safety import SafetyConfig, begin, recovered
+from emgup_model.methods.safety import Decision, SafetyConfig, begin, recovered
 from emgup_model.methods.ssa import SsaConfig, run_ssa
 from emgup_model.methods.ssp import SspConfig, run_ssp
 
@@ -66,6 +66,19 @@ class _Switches(TypedDict):
     generator: torch.Generator
 
 
+def _rehearsing(
+    stage: RefinedSspConfig, replay: ReplayConfig, safety: SafetyConfig | None, decision: Decision
+) -> RefinedSspConfig:
+    """The second stage as it runs with replay.
+
+    Pseudo-labels hold wrong names in place, so they wait where every gesture is there to find its own; where gestures are
+    missing they are all that keeps the pull to even shares from naming windows after the missing ones.
+    """
+    if safety and decision == "guarded":
+        return stage.model_copy(update={"epochs": safety.guarded_epochs})
+    return stage.model_copy(update={"epochs": replay.epochs, "objective": replay.objective})
+
+
 def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Adapted:
     """Adapt a copy of the source model and return the student of the last step (A24).
 
@@ -89,9 +102,7 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
         else:
             if config.replay:
                 replay = Replay(config.replay, target, start.rotation, generator)
-                rehearsing = config.ssp.model_copy(
-                    update={"epochs": config.replay.epochs, "objective": config.replay.objective}
-                )
+                rehearsing = _rehearsing(config.ssp, config.replay, config.safety, start.decision)
                 log["replay"] = run_refined_ssp(model, target, rehearsing, **switches, replay=replay)
             if start.decision == "guarded" and config.safety and recovered(model, target, config.safety):
                 log["decision"] = "personalized"

@@ -26,7 +26,7 @@ class ReplayConfig(Frozen):
     weight: float = Field(1.0, gt=0, description="of the replayed windows' cross-entropy")
     objective: ObjectiveConfig = Field(
         ObjectiveConfig(label_weight=0.0),
-        description="on the user's windows in these epochs: pseudo-labels are trusted once clusters have their names",
+        description="on the user's windows meanwhile: pseudo-labels are trusted once clusters have their names",
     )
     batch_windows: int = Field(128, ge=1, description="replayed windows beside each batch of the user's")
     per_gesture: int = Field(1000, ge=1, le=100_000, description="windows drawn of each gesture")

@@ -34,6 +34,12 @@ class SafetyConfig(Frozen):
         0.6, ge=0, le=1, description="a gesture occurs if its best windows reach this mean probability"
     )
     best_windows: int = Field(10, ge=1, description="windows that are asked for each gesture")
+    guarded_epochs: int = Field(
+        12,
+        ge=0,
+        le=1000,
+        description="epochs with replay, and with the second stage's objective, where some are missing",
+    )
     recovered_share: float = Field(
         0.4, ge=0, le=1, description="of its even 1/K: a gesture given more by the rehearsed model occurs after all"
     )
