@@ -71,8 +71,8 @@ def _rehearsing(
 ) -> RefinedSspConfig:
     """The second stage as it runs with replay.
 
-    Pseudo-labels hold wrong names in place, so they wait where every gesture is there to find its own; where gestures are
-    missing they are all that keeps the pull to even shares from naming windows after the missing ones.
+    Pseudo-labels hold wrong names in place, so they wait where every gesture is there to find its own; where gestures
+    are missing they are all that keeps the pull to even shares from naming windows after the missing ones.
     """
     if safety and decision == "guarded":
         return stage.model_copy(update={"epochs": safety.guarded_epochs})
