@@ -44,7 +44,7 @@ class SafetyConfig(Frozen):
         0.4, ge=0, le=1, description="of its even 1/K: a gesture given more by the rehearsed model occurs after all"
     )
     kept_share: float = Field(
-        0.5, ge=0, le=1, description="of the training's change that is kept where gestures are missing"
+        0.4, ge=0, le=1, description="of the training's change that is kept where gestures are missing"
     )
 
 
