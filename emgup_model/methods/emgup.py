@@ -14,7 +14,7 @@ from emgup_model.methods.alignment import RotationConfig
 from emgup_model.methods.base import Adapted, Target, copy_model
 from emgup_model.methods.refined import RefinedSspConfig, run_refined_ssp
 from emgup_model.methods.replay import Replay, ReplayConfig, interpolate
-from emgup_model.methods.safety import Decision, SafetyConfig, begin, recovered
+from emgup_model.methods.safety import SafetyConfig, begin, recovered
 from emgup_model.methods.ssa import SsaConfig, run_ssa
 from emgup_model.methods.ssp import SspConfig, run_ssp
 
@@ -67,14 +67,14 @@ class _Switches(TypedDict):
 
 
 def _rehearsing(
-    stage: RefinedSspConfig, replay: ReplayConfig, safety: SafetyConfig | None, decision: Decision
+    stage: RefinedSspConfig, replay: ReplayConfig, safety: SafetyConfig | None, even: bool
 ) -> RefinedSspConfig:
     """The second stage as it runs with replay.
 
-    Pseudo-labels hold wrong names in place, so they wait where every gesture is there to find its own; where gestures
-    are missing they are all that keeps the pull to even shares from naming windows after the missing ones.
+    Pseudo-labels hold wrong names in place, so they wait where gestures have even shares and find their own; where
+    shares are uneven they keep the pull to even ones from naming windows after rare gestures.
     """
-    if safety and decision == "guarded":
+    if safety and not even:
         return stage.model_copy(update={"epochs": safety.guarded_epochs})
     return stage.model_copy(update={"epochs": replay.epochs, "objective": replay.objective})
 
@@ -102,7 +102,7 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
         else:
             if config.replay:
                 replay = Replay(config.replay, target, start.rotation, generator)
-                rehearsing = _rehearsing(config.ssp, config.replay, config.safety, start.decision)
+                rehearsing = _rehearsing(config.ssp, config.replay, config.safety, start.even)
                 log["replay"] = run_refined_ssp(model, target, rehearsing, **switches, replay=replay)
             if start.decision == "guarded" and config.safety and recovered(model, target, config.safety):
                 log["decision"] = "personalized"

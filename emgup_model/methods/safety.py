@@ -13,6 +13,7 @@ never does. Three answers:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.alignment import RotationConfig, rotated, rotation_scores
 from emgup_model.methods.base import Target, predict_logits
+from emgup_model.methods.information import marginal_entropy
 
 Decision = Literal["personalized", "guarded", "source"]
 
@@ -34,11 +36,14 @@ class SafetyConfig(Frozen):
         0.6, ge=0, le=1, description="a gesture occurs if its best windows reach this mean probability"
     )
     best_windows: int = Field(10, ge=1, description="windows that are asked for each gesture")
+    even_entropy: float = Field(
+        0.95, ge=0, le=1, description="of log K: from this entropy of the mean prediction on, shares count as even"
+    )
     guarded_epochs: int = Field(
         12,
         ge=0,
         le=1000,
-        description="epochs with replay, and with the second stage's objective, where some are missing",
+        description="epochs with replay, and with the second stage's objective, where shares are not even",
     )
     recovered_share: float = Field(
         0.4, ge=0, le=1, description="of its even 1/K: a gesture given more by the rehearsed model occurs after all"
@@ -50,11 +55,15 @@ class SafetyConfig(Frozen):
 
 @dataclass(frozen=True)
 class Start:
-    """A copy of the source model to go on from, the rotation in it, what may be done with it, and a log."""
+    """A copy of the source model to go on from, the rotation in it, what may be done with it, and a log.
+
+    ``even``: every gesture is seen, and about as often as the others.
+    """
 
     model: Backbone
     rotation: int
     decision: Decision
+    even: bool
     log: dict[str, Any]
 
 
@@ -63,7 +72,7 @@ def begin(source: Backbone, target: Target, rotation: RotationConfig | None, saf
     shift, advantage = (0, 0.0) if rotation is None else _best_rotation(source, target)
     if safety is None:
         turn = shift if rotation is not None and advantage > rotation.margin else 0
-        return Start(rotated(source, turn, target.windows), turn, "personalized", {"rotation": turn})
+        return Start(rotated(source, turn, target.windows), turn, "personalized", True, {"rotation": turn})
     best = best_probabilities(source, target, safety.best_windows)
     missing = _missing(best, safety)
     model, turn = rotated(source, 0, target.windows), 0
@@ -72,8 +81,10 @@ def begin(source: Backbone, target: Target, rotation: RotationConfig | None, saf
         turned_best = best_probabilities(turned, target, safety.best_windows)
         if not _missing(turned_best, safety):  # the right turn shows every gesture; a wrong one can look good on some
             model, turn, best, missing = turned, shift, turned_best, 0
-    log = {"best": [round(p, 4) for p in best.tolist()], "rotation": turn, "best_rotation": shift}
-    return Start(model, turn, _decide(missing, len(best)), log | {"advantage": round(advantage, 4)})
+    log: dict[str, Any] = {"best": [round(p, 4) for p in best.tolist()], "rotation": turn, "best_rotation": shift}
+    log |= {"advantage": round(advantage, 4), "evenness": round(evenness(model, target), 4)}
+    even = not missing and log["evenness"] >= safety.even_entropy
+    return Start(model, turn, _decide(missing, len(best)), even, log)
 
 
 def best_probabilities(model: Backbone, target: Target, windows: int) -> torch.Tensor:
@@ -84,6 +95,11 @@ def best_probabilities(model: Backbone, target: Target, windows: int) -> torch.T
 
 def _missing(best: torch.Tensor, safety: SafetyConfig) -> int:
     return int((best < safety.seen_probability).sum())
+
+
+def evenness(model: Backbone, target: Target) -> float:
+    """Entropy of the mean prediction over the user's windows, divided by log K."""
+    return float(marginal_entropy(predict_logits(model, target.windows))) / math.log(model.head.out_features)
 
 
 def recovered(model: Backbone, target: Target, safety: SafetyConfig) -> bool:

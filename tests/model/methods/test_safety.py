@@ -164,3 +164,12 @@ def test_on_real_scores_the_toy_user_is_read_right_and_the_source_model_stays(
     assert not differing(before, weights(trained))
     assert not trained.training
     assert all(p.requires_grad for m in (trained, result.model) for p in m.parameters())
+
+
+def test_even_shares_are_told_from_uneven_ones(trained: Backbone) -> None:
+    windows, gestures = toy_user()
+    rare = torch.nonzero((gestures != 1) | (torch.arange(len(gestures)) % 5 == 0)).flatten()
+    for chosen, even in ((torch.arange(len(gestures)), True), (rare, False)):
+        result = begin(trained, Target(windows.subset(chosen), L), None, SAFETY)
+        assert (result.decision, result.even) == ("personalized", even)
+    assert not begin(trained, Target(toy_user(without=(1,))[0], L), None, SAFETY).even
