@@ -23,7 +23,7 @@ simulation: $(STAMP) ## the main job on the embedded synthetic cohort: a printed
 	$(BIN)/emgup simulate default --out $(RUN)
 
 test: $(STAMP) ## all fast tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP) ## the minutes-long tests: kills of real processes, full runs
 	$(BIN)/python -m pytest -m slow
