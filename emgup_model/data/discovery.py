@@ -137,11 +137,10 @@ def _from_names(descriptor: Descriptor, raw: Path, ignored: list[str]) -> list[_
 
 
 def _from_table(table: Table, raw: Path, drops: _Drops) -> list[_Entry]:
-    path = raw / table.file
-    if not path.is_file():
-        raise DataError(f"no {table.file} in {raw}; it lists the recordings and must lie beside them")
+    path = _find_table(table, raw)
     rows = _table_rows(path, table)
-    entries = [_table_entry(path, table, line, row) for line, row in rows]
+    inside = path.parent.relative_to(raw)
+    entries = [_table_entry(path, table, inside, line, row) for line, row in rows]
     present = [e for e in entries if (raw / e.relative).is_file()]
     if not present:
         example = f", for example {entries[0].relative}" if entries else ""
@@ -152,6 +151,16 @@ def _from_table(table: Table, raw: Path, drops: _Drops) -> list[_Entry]:
             if e.relative not in there:
                 drops.add(f"listed in {table.file} but not in the folder", e.fields["user"].lower())
     return present
+
+
+def _find_table(table: Table, raw: Path) -> Path:
+    """The table in ``raw``, or in the one folder of it that has such a file (a downloaded archive is such a folder)."""
+    found = [p for p in (raw / table.file, *sorted(raw.glob(f"*/{table.file}"))) if p.is_file()]
+    if not found:
+        raise DataError(f"no {table.file} in {raw}; it lists the recordings and must lie beside them")
+    if found[0].parent != raw and len(found) > 1:
+        raise DataError(f"{raw} has several {table.file}, such as {found[0]} and {found[1]}; give --raw one folder")
+    return found[0]
 
 
 def _table_rows(path: Path, table: Table) -> list[tuple[int, dict[str, str]]]:
@@ -172,14 +181,14 @@ def _table_rows(path: Path, table: Table) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _table_entry(path: Path, table: Table, line: int, row: dict[str, str]) -> _Entry:
+def _table_entry(path: Path, table: Table, inside: Path, line: int, row: dict[str, str]) -> _Entry:
     relative = PurePosixPath(table.path.format_map(row))
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"{path} line {line}: {relative} points outside the folder")
     fields: dict[str, str] = {ours: row[theirs].strip() for ours, theirs in table.columns.items()}
     if table.strip:
         fields["gesture"] = re.sub(table.strip, "", fields["gesture"])
-    entry = _Entry(relative.as_posix(), fields)
+    entry = _Entry((inside / relative).as_posix(), fields)
     if table.side:
         side, moving = row[table.side.column].strip().lower(), row[table.side.moving].strip().lower()
         if {side, moving} == {"left", "right"}:  # "both", or nothing said: the hand moved

@@ -77,6 +77,25 @@ def synthesize_command(
     Console().print(f"store  {out}\nnext   emgup data inspect {out}", soft_wrap=True, highlight=False, markup=False)
 
 
+@app.command("generate-emg2pose")
+def generate_emg2pose_command(
+    out: Annotated[Path, typer.Option(help="folder to fill with session files and metadata.csv")],
+    overrides: Overrides = None,
+) -> None:
+    """Make a small synthetic copy of emg2pose in its official layout, for a dry run of what the real one would take."""
+    from emgup_model.config import apply_overrides, parse
+    from emgup_model.data.synthetic.emg2pose_files import Emg2PoseFilesConfig, generate
+
+    config = parse(Emg2PoseFilesConfig, apply_overrides({}, overrides or ()), "generated emg2pose files")
+    with _bar("generating") as update:
+        files = generate(config, out, lambda done, total: update("", done, total))
+    text = (
+        f"files  {files:,} of {config.users} users in {out}\n"
+        f"next   emgup data import --dataset emg2pose --raw {out} --out STORE --partial"
+    )
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 class _Update(Protocol):
     def __call__(self, note: str, done: int, total: int, /) -> None: ...
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -234,6 +235,15 @@ def test_emg2pose_29_classes_and_mirroring(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[1][4], signal(1, samples=40, channels=16))
 
 
+def test_the_table_may_lie_one_folder_down_as_an_archive_has_it(tmp_path: Path) -> None:
+    make_emg2pose(tmp_path / "raw/emg2pose_dataset")
+    (tmp_path / "raw/other").mkdir()
+    assert imported("emg2pose", tmp_path / "raw", tmp_path / "out").imported == ("u1", "u2")
+    make_emg2pose(tmp_path / "raw/emg2pose_dataset_mini")
+    with pytest.raises(DataError, match=r"has several metadata\.csv, such as .*_dataset/.* and .*_mini/"):
+        imported("emg2pose", tmp_path / "raw", tmp_path / "out")
+
+
 def test_the_official_emg2pose_sample_imports(tmp_path: Path, real_data: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -403,9 +413,33 @@ class TestResuming:
         make_myo(raw)
         broken = raw / "EvaluationDataset/Male11/Test1/classe_27.dat"
         broken.write_bytes(b"x")
-        with pytest.raises(DataError, match="classe_27"):
+        with pytest.raises(
+            DataError, match=r"1 of 3 users not imported, such as evaluation_male11: .*classe_27\.dat: 1 b"
+        ):
             imported("myo_armband", raw, out)
-        assert {p.name for p in out.iterdir()} == {"evaluation_female0.h5", importers.LEDGER}
+        others = {"evaluation_female0.h5", "pretraining_female0.h5"}
+        assert {p.name for p in out.iterdir()} == others | {importers.LEDGER}
+        broken.unlink()
+        again = imported("myo_armband", raw, out)
+        assert (again.imported, len(again.skipped)) == (("evaluation_male11",), 2)
+
+    def test_dropping_one_recording_costs_one_user(self, tmp_path: Path) -> None:
+        make_myo(tmp_path / "raw")
+        imported("myo_armband", tmp_path / "raw", tmp_path / "out")
+        drop = "drop=[{pattern: Male11/Test1/classe_27, reason: torn}]"
+        again = imported("myo_armband", tmp_path / "raw", tmp_path / "out", drop, "expected_users=9", "title=other")
+        assert (again.imported, len(again.skipped)) == (("evaluation_male11",), 2)
+
+    def test_one_import_at_a_time(self, tmp_path: Path) -> None:
+        make_myo(tmp_path / "raw", ["PreTraining/Female0"])
+        out = tmp_path / "out"
+        out.mkdir()
+        fd = os.open(out, os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match=r"another import is writing .*out; wait for it"):
+            imported("myo_armband", tmp_path / "raw", out)
+        os.close(fd)
+        assert len(imported("myo_armband", tmp_path / "raw", out).imported) == 1
 
     def test_a_broken_ledger_only_costs_time(self, tmp_path: Path) -> None:
         make_myo(tmp_path / "raw", ["PreTraining/Female0"])
