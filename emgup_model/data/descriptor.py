@@ -101,6 +101,19 @@ class Drop(Frozen):
         return self
 
 
+class Download(Frozen):
+    """One file on the web that holds the dataset, or a part of it."""
+
+    url: str = Field(pattern=r"^https?://\S+$")
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,98}$", description="name under which it is kept")
+    bytes: int | None = Field(None, ge=1, description="its size; null where the server makes it anew each time")
+    checksum: str | None = Field(
+        None,
+        pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$",
+        description="null where nobody has published one: that of the first download is remembered",
+    )
+
+
 class Descriptor(Frozen):
     """One dataset: where its files are, what their names mean, how they are read.
 
@@ -112,6 +125,7 @@ class Descriptor(Frozen):
     title: str
     source: str = ""
     citation: str = ""
+    downloads: dict[str, Download] = Field({}, description="part -> where it is; one part that is all, or several")
     sampling_rate_hz: float = Field(gt=0)
     channels: int = Field(ge=1)
     unit: str

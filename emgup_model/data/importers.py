@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +15,7 @@ from emgup_model.data.readers import read_samples
 from emgup_model.data.recording import Recording, UserInfo, check_finite
 from emgup_model.data.store import SUFFIX, Store, read_info, write_user
 from emgup_model.errors import DataError
-from emgup_model.files import write_atomic
+from emgup_model.files import sole_writer, write_atomic
 
 # Beside the users' files: what each was made from, so that a second import does only what is missing.
 LEDGER = ".import.json"
@@ -74,7 +71,7 @@ def import_dataset(
     infos = {user: _info(descriptor, files) for user, files in found.users.items()}
     sources = {user: _source_digest(descriptor, infos[user], files) for user, files in found.users.items()}
     unreadable: dict[str, str] = {}
-    with _sole_writer(store):
+    with sole_writer(store, "import"):
         _sweep(store)
         done = {} if force else _ledger(store)
         skipped = {u for u, source in sources.items() if _is_done(store, u, source, done)}
@@ -117,23 +114,6 @@ def _what_failed(unreadable: dict[str, str], users: int) -> str:
         f"{len(unreadable)} of {users} users not imported, such as {next(iter(unreadable))}: {first}; "
         "repair the file or drop it in the descriptor, and import again: only these users are left to do"
     )
-
-
-@contextlib.contextmanager
-def _sole_writer(store: Path) -> Iterator[None]:
-    """Hold the store's folder against other imports; the kernel frees it when the process ends, however it ends."""
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        fd = os.open(store, os.O_RDONLY)
-    except OSError as e:
-        raise DataError(f"{store}: cannot be written ({e.strerror})") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"another import is writing {store}; wait for it, or give --out another folder") from None
-    finally:
-        os.close(fd)
 
 
 def _sweep(store: Path) -> None:

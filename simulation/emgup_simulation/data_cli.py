@@ -1,7 +1,8 @@
-"""`emgup data`: import, inspect and synthesize recording stores."""
+"""`emgup data`: download, import, inspect and synthesize."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from emgup_model.errors import DataError
-from emgup_simulation.data_tables import print_import, print_report
+from emgup_model.errors import ConfigError, DataError
+from emgup_simulation.data_tables import choose_part, print_download, print_import, print_report
 
 app = typer.Typer(help="Make and examine recording stores.", no_args_is_help=True)
 
@@ -60,6 +61,33 @@ def import_command(
     with _bar("importing") as update:
         summary = import_dataset(descriptor, raw, out, force=force, partial=partial, progress=update)
     print_import(summary, descriptor, time.monotonic() - began, Console())
+
+
+@app.command("download")
+def download_command(
+    dataset: Annotated[str, typer.Argument(help="a shipped descriptor's name, or a YAML file")],
+    out: Annotated[Path, typer.Option(help="folder for the files; it can be given to import as --raw")],
+    part: Annotated[str | None, typer.Option(help="which part, where a dataset has several")] = None,
+    sha256: Annotated[str | None, typer.Option(help="expected checksum, instead of the descriptor's")] = None,
+    no_unpack: Annotated[bool, typer.Option("--no-unpack", help="leave an archive packed")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Download a public dataset; interrupted or repeated, it goes on where it was."""
+    from emgup_model.data.descriptor import load_descriptor
+    from emgup_model.data.download import download
+    from emgup_model.data.unpack import is_archive, unpack
+
+    descriptor = load_descriptor(dataset, overrides or ())
+    source = choose_part(descriptor, part)
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ConfigError("--sha256 takes 64 hexadecimal digits")
+    with _bar("downloading") as update:
+        got = download(source, out, sha256, lambda done, total: update(f"{done / 2**20:,.0f} MiB", done, total))
+    files = None
+    if is_archive(got.path) and not no_unpack:
+        with _bar("unpacking") as update:
+            files = unpack(got.path, out, lambda done, total: update("", done, total))
+    print_download(got, files, descriptor, Console())
 
 
 @app.command("synthesize")
@@ -113,4 +141,4 @@ def _bar(what: str) -> Iterator[_Update]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, note="")
-        yield lambda note, done, total, /: bar.update(task, completed=done, total=total, note=note)
+        yield lambda note, done, total, /: bar.update(task, completed=done, total=total or None, note=note)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from emgup_model.data.store import Store, write_user
 from emgup_simulation.cli import main
+from tests.model.data.web import serving
 from tests.toy import toy_info, toy_recordings
 
 Emgup = Callable[..., tuple[int, str, str]]
@@ -122,6 +124,13 @@ def test_a_pair_in_one_group_is_a_note(tmp_path: Path, emgup: Emgup) -> None:
         (("import", "--dataset", "3dc", "--raw", ".", "--out", "x", "unit"), "override 'unit' is not of the form"),
         (("import", "--dataset", "3dc", "--raw", ".", "--out", "x", "rate=3"), "unknown key 'rate'"),
         (("synthesize", "--out", "x", "userz=3"), "unknown key 'userz'"),
+        (("generate-emg2pose", "--out", "x", "stages=[Nap]"), "emg2pose has no stage 'Nap'"),
+        (("download", "myo", "--out", "x"), "unknown dataset 'myo'; shipped are: 3dc, ciil"),
+        (("download", "emg2pose", "--out", "x"), "emg2pose comes in parts; give --part one of: full (431.0 GiB), mini"),
+        (("download", "emg2pose", "--out", "x", "--part", "half"), "emg2pose has no part 'half'; it has: full"),
+        (("download", "3dc", "--out", "x", "downloads={}"), "3dc names no download; see https://github.com/LibEMG"),
+        (("download", "3dc", "--out", "x", "--sha256", "12"), "--sha256 takes 64 hexadecimal digits"),
+        (("download", "3dc", "--out", "x", "downloads.all.url=ftp://x"), "downloads.all.url"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
@@ -133,6 +142,35 @@ def test_a_mistake_is_one_line_and_status_2(
     (line,) = [text for text in err.splitlines() if text.strip()]
     assert line.startswith(f"emgup: {message}") or message in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_from_the_web_to_a_store(tmp_path: Path, emgup: Emgup) -> None:
+    """emg2pose as its authors serve it, in small: generated, packed, downloaded, unpacked, imported, inspected."""
+    made = tmp_path / "emg2pose_dataset"
+    settings = ("users=2", "sessions=1", "seconds=1.5", "stages=[FingerWigglingSpreading, GraspPunchCloseFar]")
+    code, out, err = emgup("data", "generate-emg2pose", "--out", made, *settings)
+    assert (code, "8 of 2 users" in out) == (0, True), err
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(made, made.name)
+    raw = tmp_path / "raw"
+    with serving((tmp_path / "all.tar").read_bytes()) as web:
+        overrides = (f"downloads.full.url={web.url}", "downloads.full.bytes=null")
+        download = ("data", "download", "emg2pose", "--out", raw, "--part", "full", *overrides)
+        code, out, err = emgup(*download)
+        assert code == 0, err
+        assert re.search(r"nobody has published one .* remembered in +\.download\.json", " ".join(out.split()))
+        assert re.search(r"unpacked +10 files", out)  # with the generator's note
+        code, out, err = emgup(*download)
+        assert (code, "as expected" in out, "was there" in out, len(web.ranges)) == (0, True, True, 1)
+        code, out, err = emgup(*download, "--sha256", "0" * 64, "--no-unpack")
+        assert (code, out) == (2, "")
+        assert err.strip().splitlines()[-1].startswith(f"emgup: {web.url}: the checksum is ")
+    code, out, err = emgup(
+        "data", "import", "--dataset", "emg2pose", "--raw", raw, "--out", tmp_path / "s", "--partial"
+    )
+    assert (code, "2 recordings: recording of the hand that rests" in out) == (0, True), err
+    code, out, err = emgup("data", "inspect", tmp_path / "s")
+    assert (code, "16 channels in a ring, 2000 Hz, uV" in out) == (0, True), err
 
 
 def test_synthesize(tmp_path: Path, emgup: Emgup) -> None:
