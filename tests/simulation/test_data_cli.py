@@ -181,25 +181,3 @@ def test_synthesize(tmp_path: Path, emgup: Emgup) -> None:
     assert len(Store(tmp_path / "cohort").users) == 2
     code, out, err = emgup("data", "inspect", tmp_path / "cohort")
     assert code == 0, out + err
-
-
-def test_the_guide_s_descriptor_works_as_written(tmp_path: Path, emgup: Emgup) -> None:
-    guide = (Path(__file__).resolve().parents[2] / "docs" / "your-own-data.md").read_text()
-    blocks = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
-    (tmp_path / "gym.yaml").write_text("".join(blocks))
-    rng = np.random.default_rng(0)
-    for person in ("anna", "anne", "carl"):
-        for day in ("day1", "day2"):
-            for gesture in ("rest", "fist", "point"):
-                path = tmp_path / "gym" / person / day / f"{gesture}_1.csv"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                rows = [f"{i / 1000:.3f},{','.join(f'{v:.1f}' for v in rng.normal(size=4))}" for i in range(300)]
-                path.write_text("\n".join(["time,ch1,ch2,ch3,ch4", *rows]))
-    code, out, err = emgup(
-        "data", "import", "--dataset", tmp_path / "gym.yaml", "--raw", tmp_path / "gym", "--out", tmp_path / "store"
-    )
-    assert code == 0, err
-    assert "6 recordings of carl: wore the armband upside down" in out
-    assert "2 recordings: the cue was late" in out
-    assert "one fold    anna and anne" in out
-    assert emgup("data", "inspect", tmp_path / "store")[0] == 0
