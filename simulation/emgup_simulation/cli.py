@@ -95,7 +95,7 @@ def personalize(
         str, typer.Option(help="balanced, rest60, subset, skew or short; other than balanced needs labels")
     ] = "balanced",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "cpu",
 ) -> None:
     """Adapt one user's model on this machine, without any server."""
     from emgup_simulation.personalize_local import personalize_local
