@@ -143,6 +143,19 @@ def cost(
     measure(methods or ["emgup", "shot_frozen"], lengths, out, new_console())
 
 
+@bench_app.command("import")
+def import_(
+    raw: Annotated[Path, typer.Option(help="folder with the dataset's files; only read")],
+    dataset: Annotated[str, typer.Option(help="a shipped descriptor's name, or a YAML file")] = "emg2pose",
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/bench/import.json"),
+    overrides: Overrides = None,
+) -> None:
+    """Rate and peak memory of an import, in a process of its own, into a store that is deleted afterwards."""
+    from emgup_simulation.bench_import import bench_import
+
+    bench_import(dataset, raw, overrides or [], out, new_console())
+
+
 def main() -> None:
     """Entry point of the console script."""
     try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tarfile
@@ -181,3 +182,22 @@ def test_synthesize(tmp_path: Path, emgup: Emgup) -> None:
     assert len(Store(tmp_path / "cohort").users) == 2
     code, out, err = emgup("data", "inspect", tmp_path / "cohort")
     assert code == 0, out + err
+
+
+def test_bench_import_measures_and_leaves_no_store(tmp_path: Path, emgup: Emgup) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "bench" / "import.json"
+    settings = ("users=2", "sessions=1", "seconds=2", "stages=[FingerWigglingSpreading]")
+    assert emgup("data", "generate-emg2pose", "--out", raw, *settings)[0] == 0
+    code, text, err = emgup("bench", "import", "--raw", raw, "--out", out)
+    assert code == 0, err
+    result = json.loads(out.read_text())
+    assert (result["users"], result["recordings"]) == (2, 4)
+    assert result["largest_recording_signal_mib"] == 4000 * 16 * 4 / 2**20
+    assert result["largest_user_signal_mib"] == 2 * result["largest_recording_signal_mib"]
+    assert result["peak_mib"] > 10
+    assert "largest user signal, MiB" in text
+    assert [p.name for p in out.parent.iterdir()] == ["import.json"]
+    (next(raw.glob("*.hdf5"))).write_bytes(b"damaged")
+    code, text, err = emgup("bench", "import", "--raw", raw, "--out", out)
+    assert (code, text) == (2, "")
+    assert err.strip().splitlines()[-1].startswith("emgup: the import failed: emgup: 1 of 2 users not imported")
