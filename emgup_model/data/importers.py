@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from emgup_model.config import digest
 from emgup_model.data.descriptor import Descriptor
 from emgup_model.data.discovery import Discovery, Dropped, SourceFile, discover
-from emgup_model.data.readers import read_samples
+from emgup_model.data.readers import read_labels_of, read_samples
 from emgup_model.data.recording import Recording, UserInfo, check_finite
 from emgup_model.data.store import SUFFIX, Store, read_info, write_user
 from emgup_model.errors import DataError
@@ -20,6 +23,9 @@ from emgup_model.files import sole_writer, write_atomic
 # Beside the users' files: what each was made from, so that a second import does only what is missing.
 LEDGER = ".import.json"
 IMPORTER = 2  # raise when the same files and descriptor would give another store
+
+# What a file's own labels mean; where paths give the gesture, it is among the recording's facts.
+_LABELS = ("gesture_codes", "first_gesture", "unlisted_gestures")
 
 Progress = Callable[[str, int, int], None]
 
@@ -158,6 +164,7 @@ def _recordings(descriptor: Descriptor, files: tuple[SourceFile, ...], meter: _M
         try:
             emg = read_samples(file.path, descriptor)
             check_finite(emg, file.relative)
+            labels = read_labels_of(file.path, descriptor) if descriptor.labels_each_sample else None
         except DataError as e:
             raise _UnreadableError(str(e)) from None
         if file.mirror:
@@ -166,11 +173,20 @@ def _recordings(descriptor: Descriptor, files: tuple[SourceFile, ...], meter: _M
         clock[file.session] += len(emg) / descriptor.sampling_rate_hz
         if file.start is not None:
             start = file.start - began.setdefault(file.session, file.start)
-        # The name must not tell the gesture: names are visible to adaptation, labels are not.
-        name = f"s{file.session:02d}_{counts[file.session]:04d}"
-        counts[file.session] += 1
-        yield Recording(name, file.session, file.repetition, start, emg, file.gesture)
+        for first, last in [(0, len(emg))] if labels is None else _labelled_runs(labels):
+            # The name must not tell the gesture: names are visible to adaptation, labels are not.
+            name = f"s{file.session:02d}_{counts[file.session]:04d}"
+            counts[file.session] += 1
+            label = file.gesture if labels is None else labels[first:last]
+            at = start + first / descriptor.sampling_rate_hz
+            yield Recording(name, file.session, file.repetition, at, emg[first:last], label)
         meter.add(file.user, file.path.stat().st_size)
+
+
+def _labelled_runs(labels: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """(first, last + 1) of each stretch without a gesture that is left out: no recording may run across a gap."""
+    edges = np.diff(np.concatenate([[False], labels >= 0, [False]]).astype(np.int8))
+    return list(zip(np.flatnonzero(edges > 0).tolist(), np.flatnonzero(edges < 0).tolist(), strict=True))
 
 
 def _source_digest(descriptor: Descriptor, info: UserInfo, files: tuple[SourceFile, ...]) -> str:
@@ -179,8 +195,8 @@ def _source_digest(descriptor: Descriptor, info: UserInfo, files: tuple[SourceFi
     So dropping one user's damaged recording does not import the other 192 again.
     """
     facts = [(asdict(f) | {"path": None}, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
-    reader = descriptor.reader.model_dump(mode="json")
-    return digest({"importer": IMPORTER, "info": asdict(info), "reader": reader, "files": facts})
+    how = descriptor.model_dump(mode="json", include={"reader", *(_LABELS if descriptor.labels_each_sample else ())})
+    return digest({"importer": IMPORTER, "info": asdict(info), "how": how, "files": facts})
 
 
 def _ledger(store: Path) -> dict[str, dict[str, str]]:
