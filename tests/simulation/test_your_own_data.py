@@ -80,8 +80,7 @@ def test_the_guide_leads_from_csv_files_to_a_table(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
         said = done.stdout
     methods = load_yaml(tmp_path / "gym_table.yaml")["methods"]
-    for heading in ("Source Only", "AdaBN", "EMG-UP"):
-        assert heading in said
+    assert all(method in said for method in methods)
     with (tmp_path / "runs/gym/results.csv").open(newline="") as f:
         rows = list(csv.DictReader(f))
     assert {(r["user"], r["method"], r["protocol"]) for r in rows} == {

@@ -73,7 +73,9 @@ def test_every_shipped_descriptor_is_valid() -> None:
         "myo_armband",
     }
     for name in names:
-        assert load_descriptor(name).name == name
+        descriptor = load_descriptor(name)
+        assert descriptor.name == name
+        assert descriptor.downloads
 
 
 def test_myo_armband(tmp_path: Path) -> None:
