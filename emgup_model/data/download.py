@@ -51,7 +51,11 @@ class _TryAgainError(Exception):
 
 
 def download(
-    source: Download, folder: str | Path, sha256: str | None = None, progress: Progress | None = None
+    source: Download,
+    folder: str | Path,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+    unpacked_bytes: int = 0,
 ) -> Downloaded:
     """Bring ``source`` into ``folder``; a file that is there and has the right checksum is left alone.
 
@@ -62,6 +66,7 @@ def download(
         folder: made when it does not exist
         sha256: expected checksum (hex), instead of the descriptor's or the remembered one
         progress: called as (bytes so far, bytes in all; 0 when the server does not tell)
+        unpacked_bytes: room that must be free besides, for what will be made of the file
 
     Raises:
         DataError: no connection, a refusal, another size or checksum than expected, no space, or another download
@@ -77,7 +82,9 @@ def download(
         was = _stat(path)
         try:
             pooch.get_logger().setLevel("WARNING")
-            pooch.retrieve(source.url, known, source.file, folder, downloader=_Resuming(source, part, progress))
+            pooch.retrieve(
+                source.url, known, source.file, folder, downloader=_Resuming(source, part, progress, unpacked_bytes)
+            )
         except ValueError as e:
             _forget(part)
             raise DataError(_mismatch(source, known, str(e))) from None
@@ -94,8 +101,8 @@ def download(
 class _Resuming:
     """What pooch calls to get a file: into ``part`` first, which outlives this process."""
 
-    def __init__(self, source: Download, part: Path, progress: Progress | None) -> None:
-        self._source, self._part, self._progress = source, part, progress
+    def __init__(self, source: Download, part: Path, progress: Progress | None, unpacked_bytes: int) -> None:
+        self._source, self._part, self._progress, self._unpacked_bytes = source, part, progress, unpacked_bytes
 
     def __call__(self, url: str, output_file: str, _: Any) -> None:
         self._fetch(url)
@@ -162,9 +169,10 @@ class _Resuming:
         expected, file = self._source.bytes, self._source.file
         if expected is not None and total not in (0, expected):
             raise DataError(f"{self._source.url}: the server has {total:,} bytes, {file} should have {expected:,}")
-        free = shutil.disk_usage(self._part.parent).free
-        if total - have > free:
-            raise DataError(f"{self._part.parent}: {file} needs {total - have:,} more bytes, {free:,} are free")
+        free, needed = shutil.disk_usage(self._part.parent).free, total - have + self._unpacked_bytes
+        if needed > free:
+            besides = " with what is unpacked from it" if self._unpacked_bytes else ""
+            raise DataError(f"{self._part.parent}: {file}{besides} needs {needed:,} more bytes, {free:,} are free")
 
 
 def _refused(answer: httpx.Response) -> NoReturn:

@@ -26,9 +26,9 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(name: str) -> bool:
     """Whether the name says that it is an archive."""
-    return path.name.endswith((".tar", ".tar.gz", ".tgz", ".zip"))
+    return name.endswith((".tar", ".tar.gz", ".tgz", ".zip"))
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> int:

@@ -81,10 +81,17 @@ def download_command(
     source = choose_part(descriptor, part)
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ConfigError("--sha256 takes 64 hexadecimal digits")
+    unpacks = is_archive(source.file) and not no_unpack
     with _bar("downloading") as update:
-        got = download(source, out, sha256, lambda done, total: update(f"{done / 2**20:,.0f} MiB", done, total))
+        got = download(
+            source,
+            out,
+            sha256,
+            lambda done, total: update(f"{done / 2**20:,.0f} MiB", done, total),
+            unpacked_bytes=(source.bytes or 0) if unpacks else 0,
+        )
     files = None
-    if is_archive(got.path) and not no_unpack:
+    if unpacks:
         with _bar("unpacking") as update:
             files = unpack(got.path, out, lambda done, total: update("", done, total))
     print_download(got, files, descriptor, Console())

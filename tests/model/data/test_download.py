@@ -150,6 +150,10 @@ def test_no_room_is_said_before_anything_is_written(web: Web, tmp_path: Path) ->
     web.announced = 10**15
     with pytest.raises(DataError, match=r"file\.bin needs 1,000,000,000,000,000 more bytes, [0-9,]+ are free"):
         get(web, tmp_path)
+    web.announced = None
+    source = Download(url=web.url, file="a.tar", bytes=len(CONTENT))
+    with pytest.raises(DataError, match=r"a\.tar with what is unpacked from it needs 1,000,000,400,000 more bytes"):
+        download(source, tmp_path, unpacked_bytes=10**12)
     assert names(tmp_path) == set()
 
 
