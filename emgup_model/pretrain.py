@@ -211,7 +211,7 @@ def train_source(
     best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "model": copy.deepcopy(model.state_dict())}
     done = _resume(state_file, key, model, optimiser, schedule, generator, best)
     while done < config.epochs and done - best["epoch"] < config.patience:
-        loss = _train_epoch(model, network, sampler, optimiser, schedule, generator, config, compute.micro_batch)
+        loss = train_epoch(model, network, sampler, optimiser, schedule, generator, config, compute.micro_batch)
         done += 1
         accuracy = validation_accuracy(model, validation)
         if accuracy > best["accuracy"]:
@@ -225,7 +225,7 @@ def train_source(
     return Trained(model.cpu().eval(), scale, done, best["epoch"], best["accuracy"], digest(config), statistics)
 
 
-def _train_epoch(
+def train_epoch(
     model: Backbone,
     network: Forward,
     sampler: WindowSampler,
@@ -235,6 +235,7 @@ def _train_epoch(
     config: PretrainConfig,
     micro_batch: int | None,
 ) -> float:
+    """One epoch in place: ``network`` is ``model`` or its compiled form. Returns the mean loss."""
     model.train()
     place = next(model.parameters()).device
     losses = []
