@@ -62,9 +62,7 @@ def describe(config: BackboneConfig, shape: Shape) -> Description:
     config.check(shape.window, shape.channels, shape.rate_hz)
     model = build_backbone(config, shape.channels, shape.classes).eval()
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    norms = Counter(
-        type(m).__name__ for m in model.modules() if isinstance(m, _BatchNorm | nn.LayerNorm | nn.GroupNorm)
-    )
+    norms = Counter(type(m).__name__ for m in model.modules() if isinstance(m, _BatchNorm | nn.LayerNorm))
     return Description(
         {name: count for name, count in parts.items() if count},
         dict(norms),
