@@ -68,7 +68,9 @@ def test_without_batchnorm_the_schedules_passes_change_nothing(backbone: str) ->
     literal = adapt(model, toy_target(), load_method("emgup_paper"), 0).model
     frozen = adapt(model, toy_target(), load_method("emgup_bnfrozen"), 0).model
     assert not differing(weights(literal), weights(frozen))
-    largest = max(float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), literal.parameters(), strict=True))
+    largest = max(
+        float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), literal.parameters(), strict=True)
+    )
     assert 0 < largest < 1e-5
 
 
