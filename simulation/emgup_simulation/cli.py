@@ -148,8 +148,8 @@ def cost(
 @bench_app.command()
 def backbones(
     names: Annotated[list[str] | None, typer.Argument(help="backbones; default all shipped ones")] = None,
-    batch: Annotated[int, typer.Option(min=2, help="windows in a batch")] = 64,
-    steps: Annotated[int, typer.Option(min=1, help="batches in a timed round")] = 4,
+    batch: Annotated[int, typer.Option(min=2, help="windows in a batch")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="batches in a timed round")] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "cpu",
     compute: Annotated[list[str] | None, typer.Option(help="precision=bf16, micro_batch=N, compile=true")] = None,
     out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/bench/backbones.json"),
