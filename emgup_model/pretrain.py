@@ -291,6 +291,7 @@ def _save_state(
         "schedule": schedule.state_dict(),
         "generator": gen.get_state(),
         "global": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "best": best,
     }
     with atomic_path(path, 0o600) as tmp:
@@ -312,5 +313,7 @@ def _resume(path: Path | None, key: str, model: Any, optimiser: Any, schedule: A
     schedule.load_state_dict(state["schedule"])
     gen.set_state(state["generator"])
     torch.set_rng_state(state["global"])
+    if state.get("cuda"):
+        torch.cuda.set_rng_state_all(state["cuda"])
     best.update(state["best"])
     return int(state["done"])
