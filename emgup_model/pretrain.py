@@ -211,7 +211,7 @@ def train_source(
     best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "model": copy.deepcopy(model.state_dict())}
     done = _resume(state_file, key, model, optimiser, schedule, generator, best)
     while done < config.epochs and done - best["epoch"] < config.patience:
-        loss = _train_epoch(model, network, sampler, optimiser, schedule, generator, config, compute.micro_batch)
+        loss = train_epoch(model, network, sampler, optimiser, schedule, generator, config, compute.micro_batch)
         done += 1
         accuracy = validation_accuracy(model, validation)
         if accuracy > best["accuracy"]:
@@ -225,7 +225,7 @@ def train_source(
     return Trained(model.cpu().eval(), scale, done, best["epoch"], best["accuracy"], digest(config), statistics)
 
 
-def _train_epoch(
+def train_epoch(
     model: Backbone,
     network: Forward,
     sampler: WindowSampler,
@@ -235,6 +235,7 @@ def _train_epoch(
     config: PretrainConfig,
     micro_batch: int | None,
 ) -> float:
+    """One epoch in place: ``network`` is ``model`` or its compiled form. Returns the mean loss."""
     model.train()
     place = next(model.parameters()).device
     losses = []
@@ -290,6 +291,7 @@ def _save_state(
         "schedule": schedule.state_dict(),
         "generator": gen.get_state(),
         "global": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "best": best,
     }
     with atomic_path(path, 0o600) as tmp:
@@ -311,5 +313,7 @@ def _resume(path: Path | None, key: str, model: Any, optimiser: Any, schedule: A
     schedule.load_state_dict(state["schedule"])
     gen.set_state(state["generator"])
     torch.set_rng_state(state["global"])
+    if state.get("cuda"):
+        torch.cuda.set_rng_state_all(state["cuda"])
     best.update(state["best"])
     return int(state["done"])

@@ -26,8 +26,8 @@ class TentConfig(Frozen):
 
 
 def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Scale and shift of every BatchNorm, LayerNorm and GroupNorm."""
-    layers = [*batch_norms(model), *(m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm))]
+    """Scale and shift of every BatchNorm and LayerNorm."""
+    layers = [*batch_norms(model), *(m for m in model.modules() if isinstance(m, nn.LayerNorm))]
     return [p for layer in layers for p in layer.parameters(recurse=False)]
 
 

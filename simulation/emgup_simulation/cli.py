@@ -11,6 +11,7 @@ from rich.console import Console
 
 from emgup_model.errors import ConfigError, EmgupError
 from emgup_simulation.data_cli import app as data_app
+from emgup_simulation.model_cli import app as model_app
 
 app = typer.Typer(
     help="EMG-UP: federated, unsupervised personalization of surface-EMG gesture recognition.",
@@ -21,6 +22,7 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(model_app, name="model")
 
 PIPED_WIDTH = 120
 """Columns when the output is not a terminal, whose own width would be guessed as 80."""
@@ -154,6 +156,25 @@ def import_(
     from emgup_simulation.bench_import import bench_import
 
     bench_import(dataset, raw, overrides or [], out, new_console())
+
+
+@bench_app.command()
+def backbones(
+    names: Annotated[list[str] | None, typer.Argument(help="backbones; default all shipped ones")] = None,
+    batch: Annotated[int, typer.Option(min=2, help="windows in a batch")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="batches in a timed round")] = 2,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "cpu",
+    compute: Annotated[list[str] | None, typer.Option(help="precision=bf16, micro_batch=N, compile=true")] = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/bench/backbones.json"),
+) -> None:
+    """Source training of each backbone against a bare PyTorch loop over the same network: time and memory."""
+    from emgup_model.compute import ComputeConfig
+    from emgup_model.config import apply_overrides, configs_dir, parse
+    from emgup_simulation.bench_backbones import backbones as measure
+
+    shipped = sorted(p.stem for p in (configs_dir() / "backbones").glob("*.yaml"))
+    settings = parse(ComputeConfig, apply_overrides({}, compute or ()), "--compute")
+    measure(names or shipped, batch, steps, device, settings, out, new_console())
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from emgup_model.errors import ConfigError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import Scenario
 from emgup_model.evaluation.streaming import StreamingConfig
-from emgup_model.methods import MethodConfig
+from emgup_model.methods import AdaBnConfig, MethodConfig
 from emgup_model.pretrain import PretrainConfig
 
 
@@ -75,6 +75,15 @@ class Experiment(Frozen):
         unknown = sorted(set(self.only_folds or ()) - set(range(self.folds.count)))
         if unknown:
             raise ValueError(f"only_folds names fold {unknown[0]}; folds are 0 to {self.folds.count - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_mean_something(self) -> Experiment:
+        idle = [name for name, config in self.methods.items() if isinstance(config, AdaBnConfig)]
+        if idle and self.backbone.norm == "ln":
+            raise ValueError(
+                f"method '{idle[0]}' re-estimates BatchNorm, which this backbone has none of; leave it out"
+            )
         return self
 
 
