@@ -13,6 +13,10 @@ class DataError(EmgupError):
     """A recording, store or dataset folder is unusable."""
 
 
+class NotApplicableError(DataError):
+    """There is nothing to do for this user: the protocol has no row, or the method no meaning for the network."""
+
+
 class ReleaseError(EmgupError):
     """A source release is missing, altered, or not signed by a trusted key."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from emgup_model.errors import DataError
 
 
 def fsync_dir(path: Path) -> None:
@@ -44,3 +47,25 @@ def write_atomic(target: str | Path, data: bytes | str, mode: int = 0o644) -> No
     """Write ``data`` to ``target`` atomically and durably."""
     with atomic_path(target, mode) as tmp:
         tmp.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path, what: str) -> Iterator[None]:
+    """Make ``folder`` and hold it against others of its kind; the kernel frees it when the process ends, however.
+
+    Raises:
+        DataError: another ``what`` (download, import) is writing it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError as e:
+        raise DataError(f"{folder}: cannot be written ({e.strerror})") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"another {what} is writing {folder}; wait for it, or give --out another folder") from None
+        yield
+    finally:
+        os.close(fd)

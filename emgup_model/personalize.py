@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from emgup_model import __version__
-from emgup_model.backbones import Backbone
+from emgup_model.backbones import Backbone, Precision
+from emgup_model.compute import resolve_device
 from emgup_model.config import digest
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import UserFile
@@ -72,7 +73,12 @@ def nothing_known(_: str) -> None:
 
 
 def personalize(
-    user_path: Path, release: Release, task: Task, device: str = "cpu", known: Known = nothing_known
+    user_path: Path,
+    release: Release,
+    task: Task,
+    device: str = "cpu",
+    known: Known = nothing_known,
+    precision: Precision = "fp32",
 ) -> Personalization:
     """Adapt a verified release to one user's recordings.
 
@@ -80,33 +86,37 @@ def personalize(
         user_path: the user's recording file.
         release: source release; its model is not changed.
         task: method, protocol, scenario and seed.
-        device: torch device.
+        device: torch device, or ``auto``.
         known: adaptations made before. Protocols that differ in their test windows only share one.
+        precision: of the backbone's arithmetic; the weights are float32 either way.
 
     Raises:
+        ConfigError: no such device, or the method's settings do not fit the release.
         DataError: the file does not fit the release, is too short, or (where labelled) shows one gesture only; the
             scenario cannot be drawn.
-        NotApplicableError: the protocol has no row for this user.
+        NotApplicableError: the protocol has no row for this user, or the method no meaning for the network.
     """
+    place = resolve_device(device)
     windows = load_user(user_path, release.manifest, task)
-    model = release.model.to(device)
-    key = adaptation_key(release, task, windows)
-    test = windows.test.to(device)
+    model = release.model.to(place)
+    model.precision = precision
+    key = adaptation_key(release, task, windows, precision)
+    test = windows.test.to(place)
     before = predict_logits(model, test).argmax(1)
     if task.streaming is not None:
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
         length = release.manifest.windows.sequence_length
-        target = Target(windows.adapt.to(device), length, windows.ring, release.statistics)
+        target = Target(windows.adapt.to(place), length, windows.ring, release.statistics)
         adaptation = known(key) or _adapt(model, target, task)
-        after = predict_logits(adaptation.model.to(device), test).argmax(1)
+        after = predict_logits(adaptation.model.to(place), test).argmax(1)
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
     return Personalization(adaptation, key, changed, evaluation)
 
 
-def adaptation_key(release: Release, task: Task, windows: UserWindows) -> str:
+def adaptation_key(release: Release, task: Task, windows: UserWindows, precision: Precision = "fp32") -> str:
     """SHA-256 (hex) of everything that determines the adapted weights; the test windows are no part of it."""
     return digest(
         {
@@ -119,6 +129,7 @@ def adaptation_key(release: Release, task: Task, windows: UserWindows) -> str:
             "seed": task.seed,
             "streaming": task.streaming and task.streaming.model_dump(mode="json"),
             **({"disturbance": task.disturbance.label} if task.disturbance.label else {}),
+            **({"precision": precision} if precision != "fp32" else {}),
         }
     )
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from emgup_model.augmentation import Augmentation
 from emgup_model.backbones import Backbone, BackboneConfig, build_backbone
+from emgup_model.compute import PLAIN, ComputeConfig, resolve_device
 from emgup_model.config import Frozen, digest
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import Store, UserInfo
@@ -23,6 +24,9 @@ from emgup_model.errors import DataError
 from emgup_model.files import atomic_path
 from emgup_model.methods.base import predict_logits
 from emgup_model.signal_statistics import SignalStatistics, measure
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""Windows (B, C, W) to logits (B, K)."""
 
 
 class PretrainConfig(Frozen):
@@ -167,6 +171,7 @@ def train_source(
     identity: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     device: str = "cpu",
+    compute: ComputeConfig = PLAIN,
 ) -> Trained:
     """Train on ``train``, keep the epoch that is best on ``validation`` (whose labels are source labels).
 
@@ -181,16 +186,24 @@ def train_source(
         state_file: where each finished epoch is saved; an interrupted training goes on from it with equal results.
         identity: what determines the result besides the arguments here; a state file of another identity is ignored.
         on_epoch: called after every epoch.
-        device: torch device.
+        device: torch device, or ``auto``.
+        compute: precision, micro-batches, compilation.
+
+    Raises:
+        ConfigError: the backbone does not suit the recordings or the windows, or there is no such device.
     """
+    backbone.check(windows.length, info.channels, info.sampling_rate_hz)
+    place = resolve_device(device)
     if config.augmentation.rotates and not info.ring:
         raise DataError("electrodes that are no ring cannot be rotated; set pretrain.augmentation.rotated_share=0")
     scale = amplitude_constant(train)
-    train, validation = [rescale(u, scale) for u in train], [_to(rescale(u, scale), device) for u in validation]
+    train, validation = [rescale(u, scale) for u in train], [_to(rescale(u, scale), place) for u in validation]
     sampler = WindowSampler(train, windows.length, config.windows_per_recording)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = build_backbone(backbone, info.channels, len(info.gestures)).to(device)
+    model = build_backbone(backbone, info.channels, len(info.gestures)).to(place)
+    model.precision = compute.precision
+    network: Forward = torch.compile(model) if compute.compile else model
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = -(-len(sampler) // config.batch_windows)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.epochs * steps)
@@ -198,7 +211,7 @@ def train_source(
     best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "model": copy.deepcopy(model.state_dict())}
     done = _resume(state_file, key, model, optimiser, schedule, generator, best)
     while done < config.epochs and done - best["epoch"] < config.patience:
-        loss = _train_epoch(model, sampler, optimiser, schedule, generator, config, device)
+        loss = train_epoch(model, network, sampler, optimiser, schedule, generator, config, compute.micro_batch)
         done += 1
         accuracy = validation_accuracy(model, validation)
         if accuracy > best["accuracy"]:
@@ -208,35 +221,62 @@ def train_source(
         on_epoch(Epoch(done, config.epochs, loss, accuracy))
     model.load_state_dict(best["model"])
     statistics = measure([(u.windows, u.labels) for u in train], len(info.gestures))
+    model.precision = "fp32"
     return Trained(model.cpu().eval(), scale, done, best["epoch"], best["accuracy"], digest(config), statistics)
 
 
-def _train_epoch(
+def train_epoch(
     model: Backbone,
+    network: Forward,
     sampler: WindowSampler,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
     generator: torch.Generator,
     config: PretrainConfig,
-    device: str,
+    micro_batch: int | None,
 ) -> float:
+    """One epoch in place: ``network`` is ``model`` or its compiled form. Returns the mean loss."""
     model.train()
+    place = next(model.parameters()).device
     losses = []
     for x, y in sampler.epoch(config.batch_windows, generator):
         x = config.augmentation.apply(x, generator)
-        loss = F.cross_entropy(model(x.to(device)), y.to(device), label_smoothing=config.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = accumulate_gradient(network, x.to(place), y.to(place), config.label_smoothing, micro_batch)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimiser.step()
         # the schedule was sized with batches of one window, which the sampler skips, counted in
         if schedule.last_epoch < schedule.total_steps - 1:
             schedule.step()
-        losses.append(loss.detach())
+        losses.append(loss)
     return float(torch.stack(losses).mean())
 
 
-def _to(user: LabelledUser, device: str) -> LabelledUser:
+def accumulate_gradient(
+    network: Forward, x: torch.Tensor, y: torch.Tensor, label_smoothing: float, micro_batch: int | None
+) -> torch.Tensor:
+    """Add a batch's gradient to the parameters' and return its mean loss, in parts of about ``micro_batch`` windows.
+
+    With LayerNorm the parts do not matter; BatchNorm takes its statistics from each part, and dropout draws anew.
+
+    Args:
+        network: windows to logits.
+        x: (B, C, W) windows, on the network's device.
+        y: (B,) gestures.
+        label_smoothing: ε.
+        micro_batch: None = the batch at once. No part is smaller than two windows, which BatchNorm needs.
+    """
+    parts = 1 if micro_batch is None else max(1, min(-(-len(x) // micro_batch), len(x) // 2))
+    total = torch.zeros((), device=x.device)
+    for some, gestures in zip(torch.tensor_split(x, parts), torch.tensor_split(y, parts), strict=True):
+        loss = F.cross_entropy(network(some), gestures, label_smoothing=label_smoothing)
+        loss = loss * (len(some) / len(x))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total
+
+
+def _to(user: LabelledUser, device: torch.device) -> LabelledUser:
     return replace(user, windows=user.windows.to(device))
 
 
@@ -251,6 +291,7 @@ def _save_state(
         "schedule": schedule.state_dict(),
         "generator": gen.get_state(),
         "global": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "best": best,
     }
     with atomic_path(path, 0o600) as tmp:
@@ -272,5 +313,7 @@ def _resume(path: Path | None, key: str, model: Any, optimiser: Any, schedule: A
     schedule.load_state_dict(state["schedule"])
     gen.set_state(state["generator"])
     torch.set_rng_state(state["global"])
+    if state.get("cuda"):
+        torch.cuda.set_rng_state_all(state["cuda"])
     best.update(state["best"])
     return int(state["done"])

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_safetensors
 from emgup_model.backbones import Backbone, BackboneConfig, build_backbone
 from emgup_model.config import Frozen, canonical_json
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
-from emgup_model.errors import ReleaseError
+from emgup_model.errors import ConfigError, ReleaseError
 from emgup_model.files import write_atomic
 from emgup_model.signal_statistics import PREFIX, SignalStatistics
 
@@ -163,6 +163,10 @@ def open_release(files: ReleaseFiles, trusted: Sequence[bytes]) -> Release:
         raise ReleaseError("release weights are not a safetensors file") from None
     _check_tensors(tensors, manifest)
     statistics = _statistics(tensors, manifest)
+    try:
+        manifest.backbone.check(manifest.windows.length, manifest.channels, manifest.sampling_rate_hz)
+    except ConfigError as e:
+        raise ReleaseError(f"release does not fit itself: {e}") from None
     model = build_backbone(manifest.backbone, manifest.channels, len(manifest.gestures))
     try:
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(PREFIX)})

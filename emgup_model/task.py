@@ -10,17 +10,13 @@ import torch
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import UserFile
 from emgup_model.data.windows import WindowedUser, load_windows, window_labels
-from emgup_model.errors import ConfigError, DataError
+from emgup_model.errors import ConfigError, DataError, NotApplicableError
 from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
 from emgup_model.evaluation.protocols import Protocol, select, split_recordings
 from emgup_model.evaluation.scenarios import Scenario, draw, rest_gesture
 from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.methods import MethodConfig
 from emgup_model.release import ReleaseManifest
-
-
-class NotApplicableError(DataError):
-    """The protocol has no row for this user (``later_sessions`` for a user with one session)."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from safetensors.torch import save as save_safetensors
 from emgup_client.exporter import exporter
 from emgup_client.releases import ReleaseCache
 from emgup_client.vault import MAX_ATTEMPTS, VaultCell, locked_cell, private_dir
+from emgup_model.backbones import Precision
 from emgup_model.config import parse
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.streaming import StreamingConfig
@@ -61,7 +62,8 @@ class ClientSettings:
         trusted_keys: file with the public keys whose releases are accepted.
         subject: from the user that a request names (None outside simulations) to the client's own idea of who that
             is. Raises DataError for a user that the client does not play.
-        device: torch device to adapt on.
+        device: torch device to adapt on, or ``auto``.
+        precision: of the backbone's arithmetic.
         threads: threads torch may use; None leaves torch's own choice.
     """
 
@@ -69,6 +71,7 @@ class ClientSettings:
     trusted_keys: Path
     subject: Callable[[str | None], Subject]
     device: str = "cpu"
+    precision: Precision = "fp32"
     threads: int | None = None
 
 
@@ -118,7 +121,9 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
             release = _cache(settings).open(request.release_id)
             method = parse_method(_json(request.method), "the requested method")
             task = Task(method, request.protocol, request.scenario, request.seed, _streaming(request))
-            outcome = personalize(subject.recordings, release, task, settings.device, _known(cell, release))
+            outcome = personalize(
+                subject.recordings, release, task, settings.device, _known(cell, release), settings.precision
+            )
             reply = reply_of(outcome)
             evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
             cell.commit(save_safetensors(state_tensors(outcome.adaptation.model)), evaluation, reply, outcome.key)

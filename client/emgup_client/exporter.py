@@ -17,8 +17,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from emgup_client.vault import private_dir
-from emgup_model.errors import ConfigError, DataError, ReleaseError
-from emgup_model.task import NotApplicableError
+from emgup_model.errors import ConfigError, DataError, NotApplicableError, ReleaseError
 from emgup_model.wire import REPLY, Reply, Status, WireError
 
 LOG = "client.log"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
-from emgup_model.backbones.base import Backbone
+from emgup_model.backbones.base import Backbone, receptive_field
+from emgup_model.backbones.norm import Norm, frame_norm, map_norm
 from emgup_model.config import Frozen
 
 
@@ -20,10 +21,20 @@ class CnnConfig(Frozen):
     kernel: int = Field(5, ge=1, le=63, description="filter length in samples; odd")
     embedding_dim: int = Field(64, ge=4, le=2048, description="d")
     dropout: float = Field(0.1, ge=0, lt=1, description="before the embedding, in source training")
+    norm: Norm = Field("bn", description="BatchNorm, or LayerNorm over each window's map in its place")
+
+    @model_serializer(mode="wrap")
+    def _named_as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``norm`` where it is the default, so that releases made before it existed keep their names."""
+        data: dict[str, Any] = plain(self)
+        return {key: value for key, value in data.items() if (key, value) != ("norm", "bn")}
+
+    def check(self, window: int, channels: int, rate_hz: float) -> None:
+        """Any windows will do."""
 
 
 class Cnn(Backbone):
-    """3 × (convolution, BatchNorm, ReLU, max-pool 2) → mean over time → Linear, BatchNorm, ReLU → classifier.
+    """3 × (convolution, norm, ReLU, max-pool 2) → mean over time → Linear, norm, ReLU → classifier.
 
     The 1-D convolutions are written as (1 × k) 2-D ones in channels-last layout, which is faster on CPUs
     (docs/decisions/0003).
@@ -36,19 +47,20 @@ class Cnn(Backbone):
         for inputs in (channels, w, w):
             blocks += [
                 nn.Conv2d(inputs, w, (1, k), padding=(0, k // 2), bias=False),
-                nn.BatchNorm2d(w),
+                map_norm(config.norm, w),
                 nn.ReLU(),
                 nn.MaxPool2d((1, 2), ceil_mode=True),
             ]
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(w, config.embedding_dim, bias=False)
-        self.norm = nn.BatchNorm1d(config.embedding_dim)
+        self.norm = frame_norm(config.norm, config.embedding_dim)
         self.head = nn.Linear(config.embedding_dim, classes)
         self.embedding_dim = config.embedding_dim
+        self.receptive_field = receptive_field([(k, 1), (2, 2)] * 3)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def embed(self, x: torch.Tensor) -> torch.Tensor:
+    def features(self, x: torch.Tensor) -> torch.Tensor:
         """Windows (B, C, W) to embeddings (B, d)."""
         x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         z = self.blocks(x).mean(dim=(2, 3))

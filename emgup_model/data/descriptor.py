@@ -24,7 +24,16 @@ class CsvReader(Frozen):
     columns: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, description="columns that are channels, counted from 0; null = the file has exactly the channels"
     )
+    label_column: int | None = Field(
+        None, ge=0, description="column with the gesture of each sample; null = one gesture per file, from its path"
+    )
     dtype: SampleType = "float32"
+
+    @model_validator(mode="after")
+    def _says_which_columns(self) -> Self:
+        if self.label_column is not None and (self.columns is None or self.label_column in self.columns):
+            raise ValueError("with label_column, list the channels in columns, without that one")
+        return self
 
 
 class RawReader(Frozen):
@@ -101,6 +110,19 @@ class Drop(Frozen):
         return self
 
 
+class Download(Frozen):
+    """One file on the web that holds the dataset, or a part of it."""
+
+    url: str = Field(pattern=r"^https?://\S+$")
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,98}$", description="name under which it is kept")
+    bytes: int | None = Field(None, ge=1, description="its size; null where the server makes it anew each time")
+    checksum: str | None = Field(
+        None,
+        pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$",
+        description="null where nobody has published one: that of the first download is remembered",
+    )
+
+
 class Descriptor(Frozen):
     """One dataset: where its files are, what their names mean, how they are read.
 
@@ -112,6 +134,7 @@ class Descriptor(Frozen):
     title: str
     source: str = ""
     citation: str = ""
+    downloads: dict[str, Download] = Field({}, description="part -> where it is; one part that is all, or several")
     sampling_rate_hz: float = Field(gt=0)
     channels: int = Field(ge=1)
     unit: str
@@ -138,6 +161,8 @@ class Descriptor(Frozen):
             raise ValueError("give either pattern or table")
         if self.pattern is not None:
             self._check_pattern(_check_regex(self.pattern))
+        if self.labels_each_sample and self.table is not None:
+            raise ValueError("label_column goes with pattern; a table gives one gesture per recording")
         if unknown := set(self.gesture_codes.values()) - set(self.gestures):
             raise ValueError(f"gesture_codes names '{min(unknown)}', which is not in gestures")
         if len(set(self.gestures)) != len(self.gestures):
@@ -149,11 +174,41 @@ class Descriptor(Frozen):
 
     def _check_pattern(self, groups: set[str]) -> None:
         needed = template_fields(self.user) | set(self.attributes.values())
-        needed |= {"gesture"} if self.index is None else {"index"}
+        if self.labels_each_sample:
+            if self.index is not None or groups & {"gesture", "index"}:
+                raise ValueError("the path gives the gesture, and label_column too; keep one")
+        else:
+            needed |= {"gesture"} if self.index is None else {"index"}
         if missing := needed - groups:
             raise ValueError(f"the pattern has no named group '{min(missing)}'")
         if self.index is not None and groups & {"gesture", "repetition"}:
             raise ValueError("the pattern has 'index' and also 'gesture' or 'repetition'; keep one")
+
+    @property
+    def labels_each_sample(self) -> bool:
+        """Whether the files hold a gesture for every sample."""
+        return isinstance(self.reader, CsvReader) and self.reader.label_column is not None
+
+    def gesture_index(self, text: str) -> int | None:
+        """Index of the gesture that the files call ``text``; None when it is to be left out.
+
+        Raises:
+            ValueError: there is no such gesture.
+        """
+        if text in self.gesture_codes:
+            return self.gestures.index(self.gesture_codes[text])
+        if self.gesture_codes:
+            if self.unlisted_gestures == "drop":
+                return None
+            raise ValueError(f"gesture '{text[:40]}' is not in gesture_codes of {self.name}")
+        if text in self.gestures:
+            return self.gestures.index(text)
+        if not re.fullmatch(r"[0-9]{1,9}", text):
+            raise ValueError(f"gesture '{text[:40]}' is neither one of the gestures nor a number")
+        index = int(text) - self.first_gesture
+        if not 0 <= index < len(self.gestures):
+            raise ValueError(f"gesture {index} is not one of the {len(self.gestures)} gestures")
+        return index
 
     def group_of(self, user: str) -> str:
         """Group of ``user``, or an empty string."""

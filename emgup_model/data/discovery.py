@@ -17,14 +17,17 @@ from emgup_model.errors import DataError
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One recording to import. ``gesture`` is an index; ``start`` seconds on the dataset's own clock, if it has one."""
+    """One file to import. ``start`` is in seconds on the dataset's own clock, if it has one.
+
+    ``gesture`` is an index, or None where the file itself holds a gesture for every sample.
+    """
 
     path: Path
     relative: str
     user: str
     session: int
     repetition: int
-    gesture: int
+    gesture: int | None
     start: float | None = None
     mirror: bool = False
     attributes: tuple[tuple[str, str], ...] = ()
@@ -137,11 +140,10 @@ def _from_names(descriptor: Descriptor, raw: Path, ignored: list[str]) -> list[_
 
 
 def _from_table(table: Table, raw: Path, drops: _Drops) -> list[_Entry]:
-    path = raw / table.file
-    if not path.is_file():
-        raise DataError(f"no {table.file} in {raw}; it lists the recordings and must lie beside them")
+    path = _find_table(table, raw)
     rows = _table_rows(path, table)
-    entries = [_table_entry(path, table, line, row) for line, row in rows]
+    inside = path.parent.relative_to(raw)
+    entries = [_table_entry(path, table, inside, line, row) for line, row in rows]
     present = [e for e in entries if (raw / e.relative).is_file()]
     if not present:
         example = f", for example {entries[0].relative}" if entries else ""
@@ -152,6 +154,16 @@ def _from_table(table: Table, raw: Path, drops: _Drops) -> list[_Entry]:
             if e.relative not in there:
                 drops.add(f"listed in {table.file} but not in the folder", e.fields["user"].lower())
     return present
+
+
+def _find_table(table: Table, raw: Path) -> Path:
+    """The table in ``raw``, or in the one folder of it that has such a file (a downloaded archive is such a folder)."""
+    found = [p for p in (raw / table.file, *sorted(raw.glob(f"*/{table.file}"))) if p.is_file()]
+    if not found:
+        raise DataError(f"no {table.file} in {raw}; it lists the recordings and must lie beside them")
+    if found[0].parent != raw and len(found) > 1:
+        raise DataError(f"{raw} has several {table.file}, such as {found[0]} and {found[1]}; give --raw one folder")
+    return found[0]
 
 
 def _table_rows(path: Path, table: Table) -> list[tuple[int, dict[str, str]]]:
@@ -172,14 +184,14 @@ def _table_rows(path: Path, table: Table) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _table_entry(path: Path, table: Table, line: int, row: dict[str, str]) -> _Entry:
+def _table_entry(path: Path, table: Table, inside: Path, line: int, row: dict[str, str]) -> _Entry:
     relative = PurePosixPath(table.path.format_map(row))
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"{path} line {line}: {relative} points outside the folder")
     fields: dict[str, str] = {ours: row[theirs].strip() for ours, theirs in table.columns.items()}
     if table.strip:
         fields["gesture"] = re.sub(table.strip, "", fields["gesture"])
-    entry = _Entry(relative.as_posix(), fields)
+    entry = _Entry((inside / relative).as_posix(), fields)
     if table.side:
         side, moving = row[table.side.column].strip().lower(), row[table.side.moving].strip().lower()
         if {side, moving} == {"left", "right"}:  # "both", or nothing said: the hand moved
@@ -215,36 +227,32 @@ def _drop_reason(descriptor: Descriptor, user: str, relative: str) -> str:
     return ""
 
 
-def _numbers(descriptor: Descriptor, entry: _Entry) -> tuple[int, int] | None:
-    """Gesture index and repetition (-1: to be counted); None when the gesture is left out."""
+def _numbers(descriptor: Descriptor, entry: _Entry) -> tuple[int | None, int] | None:
+    """Gesture index (None: in the file) and repetition (-1: to be counted); None when the gesture is left out."""
     if descriptor.index:
         div, mod = divmod(_integer(entry, "index"), descriptor.index.by)
         gesture, repetition = (mod, div) if descriptor.index.gesture == "mod" else (div, mod)
-    else:
-        named = _gesture(descriptor, entry)
-        if named is None:
-            return None
-        gesture, repetition = named, -1
-        if "repetition" in entry.fields:
-            repetition = _integer(entry, "repetition") - descriptor.first_repetition
-            if repetition < 0:
-                raise DataError(f"{entry.relative}: repetition comes before first_repetition of the descriptor")
-    if not 0 <= gesture < len(descriptor.gestures):
-        raise DataError(f"{entry.relative}: gesture {gesture} is not one of the {len(descriptor.gestures)} gestures")
-    return gesture, repetition
+        if not gesture < len(descriptor.gestures):
+            raise DataError(
+                f"{entry.relative}: gesture {gesture} is not one of the {len(descriptor.gestures)} gestures"
+            )
+        return gesture, repetition
+    if descriptor.labels_each_sample:
+        return None, _repetition(descriptor, entry)
+    try:
+        named = descriptor.gesture_index(entry.fields["gesture"])
+    except ValueError as e:
+        raise DataError(f"{entry.relative}: {e}") from None
+    return None if named is None else (named, _repetition(descriptor, entry))
 
 
-def _gesture(descriptor: Descriptor, entry: _Entry) -> int | None:
-    text = entry.fields["gesture"]
-    if text in descriptor.gesture_codes:
-        return descriptor.gestures.index(descriptor.gesture_codes[text])
-    if descriptor.gesture_codes:
-        if descriptor.unlisted_gestures == "drop":
-            return None
-        raise DataError(f"{entry.relative}: gesture '{text}' is not in gesture_codes of {descriptor.name}")
-    if text in descriptor.gestures:
-        return descriptor.gestures.index(text)
-    return _integer(entry, "gesture") - descriptor.first_gesture
+def _repetition(descriptor: Descriptor, entry: _Entry) -> int:
+    if "repetition" not in entry.fields:
+        return -1
+    repetition = _integer(entry, "repetition") - descriptor.first_repetition
+    if repetition < 0:
+        raise DataError(f"{entry.relative}: repetition comes before first_repetition of the descriptor")
+    return repetition
 
 
 def _session(descriptor: Descriptor, entry: _Entry) -> int:
@@ -285,7 +293,7 @@ def _arrange(descriptor: Descriptor, found: list[tuple[_Entry, SourceFile]]) -> 
         replace(source, session=ranks[entry.fields["session"]]) if source.session < 0 else source
         for entry, source in found
     ]
-    counts: dict[tuple[int, int], int] = defaultdict(int)
+    counts: dict[tuple[int, int | None], int] = defaultdict(int)
     arranged = []
     for source in sorted(numbered, key=lambda s: (s.session, s.start or 0.0, _natural(s.relative))):
         if source.repetition < 0:
@@ -295,17 +303,18 @@ def _arrange(descriptor: Descriptor, found: list[tuple[_Entry, SourceFile]]) -> 
         arranged.append(source)
     _check_unique(arranged)
     # Without clock times the order within a session is (repetition, gesture): how cued protocols run.
-    return tuple(sorted(arranged, key=lambda s: (s.session, s.start or 0.0, s.repetition, s.gesture)))
+    return tuple(sorted(arranged, key=lambda s: (s.session, s.start or 0.0, s.repetition, s.gesture or 0)))
 
 
 def _check_unique(sources: list[SourceFile]) -> None:
-    seen: dict[tuple[int, int, int], str] = {}
+    seen: dict[tuple[int, int, int | None], str] = {}
     for s in sources:
         key = (s.session, s.repetition, s.gesture)
         if key in seen:
+            gesture = "" if s.gesture is None else f", gesture {s.gesture}"
             raise DataError(
-                f"{seen[key]} and {s.relative} are both session {s.session}, repetition {s.repetition}, "
-                f"gesture {s.gesture} of user {s.user}; give --raw a folder with one copy of the dataset"
+                f"{seen[key]} and {s.relative} are both session {s.session}, repetition {s.repetition}{gesture} "
+                f"of user {s.user}; give --raw a folder with one copy of the dataset"
             )
         seen[key] = s.relative
     if len({s.attributes for s in sources}) > 1:

@@ -10,10 +10,8 @@ from pydantic import Field
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.data.windows import WindowedUser
-from emgup_model.methods.base import Adapted, Target, batch_norms, copy_model, set_mode, shuffled
-
-EXACT_UP_TO = 4096
-"""Windows in one pass. Up to here the statistics are exact; beyond, averages over shuffled batches of this size."""
+from emgup_model.errors import NotApplicableError
+from emgup_model.methods.base import Adapted, Target, at_once, batch_norms, copy_model, set_mode, shuffled
 
 
 class AdaBnConfig(Frozen):
@@ -24,7 +22,10 @@ class AdaBnConfig(Frozen):
 
 
 def reestimate(model: Backbone, windows: WindowedUser, target_share: float, generator: torch.Generator) -> int:
-    """Set BatchNorm statistics to (1−λ)·source + λ·target in place; returns the number of layers changed."""
+    """Set BatchNorm statistics to (1−λ)·source + λ·target in place; returns the number of layers changed.
+
+    They are exact where the windows fit into one pass (``at_once``), else averages over shuffled batches.
+    """
     layers = [m for m in batch_norms(model) if m.running_mean is not None and m.running_var is not None]
     if not layers:
         return 0
@@ -34,7 +35,7 @@ def reestimate(model: Backbone, windows: WindowedUser, target_share: float, gene
         layer.reset_running_stats()
         layer.momentum = None  # cumulative average over the batches below
     with torch.no_grad():
-        for index in shuffled(len(windows), EXACT_UP_TO, generator):
+        for index in shuffled(len(windows), at_once(windows), generator):
             if len(index) > 1:
                 model.embed(windows.batch(index.to(windows.starts.device)))
     for layer, (mean, var, momentum) in zip(layers, before, strict=True):
@@ -45,7 +46,13 @@ def reestimate(model: Backbone, windows: WindowedUser, target_share: float, gene
 
 
 def adapt(model: Backbone, target: Target, config: AdaBnConfig, seed: int) -> Adapted:
-    """Re-estimate the statistics of a copy on all of the user's windows."""
+    """Re-estimate the statistics of a copy on all of the user's windows.
+
+    Raises:
+        NotApplicableError: the network has no BatchNorm.
+    """
+    if not any(batch_norms(model)):
+        raise NotApplicableError("the network has no BatchNorm, so there are no statistics for adabn to re-estimate")
     model = copy_model(model)
     layers = reestimate(model, target.windows, config.target_share, torch.Generator().manual_seed(seed))
     return Adapted(model.eval(), {"steps": 0, "batch_norm_layers": layers})

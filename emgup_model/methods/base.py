@@ -67,8 +67,18 @@ def shuffled(items: int, batch: int, generator: torch.Generator) -> Iterator[tor
     return iter(torch.split(torch.randperm(items, generator=generator), batch))
 
 
-def predict_logits(model: Backbone, windows: WindowedUser, batch: int = 4096) -> torch.Tensor:
+MOST_WINDOWS, MOST_VALUES = 4096, 2**21
+"""Limits of one forward pass outside training: windows, and their samples × channels."""
+
+
+def at_once(windows: WindowedUser) -> int:
+    """How many windows a forward pass takes at most; fewer where they are long or have many channels."""
+    return max(2, min(MOST_WINDOWS, MOST_VALUES // (windows.signal.shape[0] * windows.window)))
+
+
+def predict_logits(model: Backbone, windows: WindowedUser) -> torch.Tensor:
     """(N, K) logits of all windows in eval mode; the model's mode is put back."""
+    batch = at_once(windows)
     was_training = [(m, m.training) for m in model.modules()]
     model.eval()
     with torch.inference_mode():
@@ -86,8 +96,9 @@ def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def embed_all(model: Backbone, windows: WindowedUser, batch: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
+def embed_all(model: Backbone, windows: WindowedUser) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, d) embeddings and (N, K) logits of all windows in eval mode, on the windows' device; leaves eval mode on."""
+    batch = at_once(windows)
     model.eval()
     z = torch.cat([model.embed(windows.batch(slice(i, i + batch))) for i in range(0, len(windows), batch)])
     return z, model.classify(z)

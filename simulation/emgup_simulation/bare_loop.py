@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
         task = Task(cell.config, cell.protocol, cell.scenario, cell.seed, cell.streaming)
         if cell.user != user:  # a user's cells follow each other
             user, made = cell.user, {}
-        done = personalize(store.path(user), release, task, device, made.get)
+        done = personalize(store.path(user), release, task, device, made.get, experiment.compute.precision)
         made[done.key] = done.adaptation
         accuracies[cell.key] = done.evaluation.accuracy if done.evaluation else None
     print(json.dumps({"seconds": time.perf_counter() - started, "accuracies": accuracies}))

@@ -59,6 +59,7 @@ def _cells_of(experiment: Experiment, info: UserInfo, sessions: int, fold: int, 
             "scenario": scenario,
             "seed": seed,
             **({"streaming": streaming.model_dump(mode="json")} if streaming else {}),
+            **({"precision": experiment.compute.precision} if experiment.compute.precision != "fp32" else {}),
         }
         yield Cell(
             dataset=info.dataset,

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from emgup_model.errors import ConfigError, EmgupError
 from emgup_simulation.data_cli import app as data_app
+from emgup_simulation.model_cli import app as model_app
 
 app = typer.Typer(
     help="EMG-UP: federated, unsupervised personalization of surface-EMG gesture recognition.",
@@ -21,6 +22,7 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(model_app, name="model")
 
 PIPED_WIDTH = 120
 """Columns when the output is not a terminal, whose own width would be guessed as 80."""
@@ -95,7 +97,7 @@ def personalize(
         str, typer.Option(help="balanced, rest60, subset, skew or short; other than balanced needs labels")
     ] = "balanced",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "cpu",
 ) -> None:
     """Adapt one user's model on this machine, without any server."""
     from emgup_simulation.personalize_local import personalize_local
@@ -141,6 +143,38 @@ def cost(
     except ValueError:
         raise ConfigError(f"--seconds takes whole numbers with commas between, not '{seconds}'") from None
     measure(methods or ["emgup", "shot_frozen"], lengths, out, new_console())
+
+
+@bench_app.command("import")
+def import_(
+    raw: Annotated[Path, typer.Option(help="folder with the dataset's files; only read")],
+    dataset: Annotated[str, typer.Option(help="a shipped descriptor's name, or a YAML file")] = "emg2pose",
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/bench/import.json"),
+    overrides: Overrides = None,
+) -> None:
+    """Rate and peak memory of an import, in a process of its own, into a store that is deleted afterwards."""
+    from emgup_simulation.bench_import import bench_import
+
+    bench_import(dataset, raw, overrides or [], out, new_console())
+
+
+@bench_app.command()
+def backbones(
+    names: Annotated[list[str] | None, typer.Argument(help="backbones; default all shipped ones")] = None,
+    batch: Annotated[int, typer.Option(min=2, help="windows in a batch")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="batches in a timed round")] = 2,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "cpu",
+    compute: Annotated[list[str] | None, typer.Option(help="precision=bf16, micro_batch=N, compile=true")] = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/bench/backbones.json"),
+) -> None:
+    """Source training of each backbone against a bare PyTorch loop over the same network: time and memory."""
+    from emgup_model.compute import ComputeConfig
+    from emgup_model.config import apply_overrides, configs_dir, parse
+    from emgup_simulation.bench_backbones import backbones as measure
+
+    shipped = sorted(p.stem for p in (configs_dir() / "backbones").glob("*.yaml"))
+    settings = parse(ComputeConfig, apply_overrides({}, compute or ()), "--compute")
+    measure(names or shipped, batch, steps, device, settings, out, new_console())
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ def _settings(experiment_name: str, overrides: str, out: str) -> ClientSettings:
         trusted_keys=run.client_home / TRUSTED,
         subject=subject,
         device=experiment.federation.device,
+        precision=experiment.compute.precision,
         threads=1,
     )
 

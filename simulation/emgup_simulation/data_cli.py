@@ -1,7 +1,8 @@
-"""`emgup data`: import, inspect and synthesize recording stores."""
+"""`emgup data`: download, import, inspect and synthesize."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from emgup_model.errors import DataError
-from emgup_simulation.data_tables import print_import, print_report
+from emgup_model.errors import ConfigError, DataError
+from emgup_simulation.data_tables import choose_part, print_download, print_import, print_report
 
 app = typer.Typer(help="Make and examine recording stores.", no_args_is_help=True)
 
@@ -62,6 +63,40 @@ def import_command(
     print_import(summary, descriptor, time.monotonic() - began, Console())
 
 
+@app.command("download")
+def download_command(
+    dataset: Annotated[str, typer.Argument(help="a shipped descriptor's name, or a YAML file")],
+    out: Annotated[Path, typer.Option(help="folder for the files; it can be given to import as --raw")],
+    part: Annotated[str | None, typer.Option(help="which part, where a dataset has several")] = None,
+    sha256: Annotated[str | None, typer.Option(help="expected checksum, instead of the descriptor's")] = None,
+    no_unpack: Annotated[bool, typer.Option("--no-unpack", help="leave an archive packed")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Download a public dataset; interrupted or repeated, it goes on where it was."""
+    from emgup_model.data.descriptor import load_descriptor
+    from emgup_model.data.download import download
+    from emgup_model.data.unpack import is_archive, unpack
+
+    descriptor = load_descriptor(dataset, overrides or ())
+    source = choose_part(descriptor, part)
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ConfigError("--sha256 takes 64 hexadecimal digits")
+    unpacks = is_archive(source.file) and not no_unpack
+    with _bar("downloading") as update:
+        got = download(
+            source,
+            out,
+            sha256,
+            lambda done, total: update(f"{done / 2**20:,.0f} MiB", done, total),
+            unpacked_bytes=(source.bytes or 0) if unpacks else 0,
+        )
+    files = None
+    if unpacks:
+        with _bar("unpacking") as update:
+            files = unpack(got.path, out, lambda done, total: update("", done, total))
+    print_download(got, files, descriptor, Console())
+
+
 @app.command("synthesize")
 def synthesize_command(
     out: Annotated[Path, typer.Option(help="store to make or complete")],
@@ -75,6 +110,25 @@ def synthesize_command(
     with _bar("synthesizing") as update:
         synthesize(config, out, lambda done, total: update("", done, total))
     Console().print(f"store  {out}\nnext   emgup data inspect {out}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command("generate-emg2pose")
+def generate_emg2pose_command(
+    out: Annotated[Path, typer.Option(help="folder to fill with session files and metadata.csv")],
+    overrides: Overrides = None,
+) -> None:
+    """Make a small synthetic copy of emg2pose in its official layout, for a dry run of what the real one would take."""
+    from emgup_model.config import apply_overrides, parse
+    from emgup_model.data.synthetic.emg2pose_files import Emg2PoseFilesConfig, generate
+
+    config = parse(Emg2PoseFilesConfig, apply_overrides({}, overrides or ()), "generated emg2pose files")
+    with _bar("generating") as update:
+        files = generate(config, out, lambda done, total: update("", done, total))
+    text = (
+        f"files  {files:,} of {config.users} users in {out}\n"
+        f"next   emgup data import --dataset emg2pose --raw {out} --out STORE --partial"
+    )
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class _Update(Protocol):
@@ -94,4 +148,4 @@ def _bar(what: str) -> Iterator[_Update]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, note="")
-        yield lambda note, done, total, /: bar.update(task, completed=done, total=total, note=note)
+        yield lambda note, done, total, /: bar.update(task, completed=done, total=total or None, note=note)

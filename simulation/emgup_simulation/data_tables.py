@@ -9,15 +9,55 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emgup_model.data.descriptor import Descriptor
+from emgup_model.data.descriptor import Descriptor, Download
+from emgup_model.data.download import RECORD, Downloaded
 from emgup_model.data.importers import ImportSummary
 from emgup_model.data.inspect import StoreReport, UserReport
 from emgup_model.data.leakage import Copies
+from emgup_model.errors import ConfigError
 
 OK, NOTE, WARN, BAD = "[green]ok[/]", "[cyan]note[/]", "[yellow]warn[/]", "[bold red]LEAK[/]"
 # Above this share of samples at the converter's rails, amplitude features start to saturate.
 CLIPPING_WARN = 0.005
 _SHOWN = 5
+
+
+def choose_part(descriptor: Descriptor, part: str | None) -> Download:
+    """The part to download. Raises ConfigError when there is no such part, or several and none is named."""
+    parts = ", ".join(f"{name} ({_size(d.bytes)})" for name, d in descriptor.downloads.items())
+    if not parts:
+        where = f"see {descriptor.source}" if descriptor.source else "get its files from those who recorded them"
+        raise ConfigError(f"{descriptor.name} names no download; {where}")
+    if part is None and len(descriptor.downloads) > 1:
+        raise ConfigError(f"{descriptor.name} comes in parts; give --part one of: {parts}")
+    if part is not None and part not in descriptor.downloads:
+        raise ConfigError(f"{descriptor.name} has no part '{part}'; it has: {parts}")
+    return descriptor.downloads[part or next(iter(descriptor.downloads))]
+
+
+def _size(n_bytes: int | None) -> str:
+    if n_bytes is None:
+        return "size unknown"
+    unit = next((u for u in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if n_bytes >= u[0]), (1, "bytes"))
+    return f"{n_bytes / unit[0]:,.1f} {unit[1]}"
+
+
+def print_download(got: Downloaded, files: int | None, descriptor: Descriptor, console: Console) -> None:
+    """What was downloaded, and what its checksum was compared with."""
+    checked = (
+        "as expected"
+        if got.known
+        else f"nobody has published one to compare it with; it is remembered in {RECORD} and compared from now on"
+    )
+    rows = [
+        ("file", f"[bold]{escape(str(got.path))}[/], {_size(got.bytes)}{'' if got.fetched else ', was there'}"),
+        ("sha256", got.sha256),
+        ("checksum", checked),
+    ]
+    if files is not None:
+        rows.append(("unpacked", f"{files:,} files; the archive is not needed any more"))
+    rows.append(("next", f"emgup data import --dataset {descriptor.name} --raw {got.path.parent} --out STORE"))
+    console.print(_facts(rows), highlight=False)
 
 
 def print_import(summary: ImportSummary, descriptor: Descriptor, seconds: float, console: Console) -> None:

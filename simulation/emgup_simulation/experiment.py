@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from emgup_model.backbones import BackboneConfig
+from emgup_model.backbones import BackboneConfig, CnnConfig
+from emgup_model.compute import DEVICE, ComputeConfig
 from emgup_model.config import Frozen, apply_overrides, digest, find_config, load_yaml, parse
 from emgup_model.data.folds import FoldConfig
 from emgup_model.data.synthetic import SyntheticConfig
@@ -18,7 +19,7 @@ from emgup_model.errors import ConfigError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import Scenario
 from emgup_model.evaluation.streaming import StreamingConfig
-from emgup_model.methods import MethodConfig
+from emgup_model.methods import AdaBnConfig, MethodConfig
 from emgup_model.pretrain import PretrainConfig
 
 
@@ -31,7 +32,9 @@ class FederationConfig(Frozen):
     pretrain_processes: int = Field(2, ge=1, le=256, description="folds trained at the same time")
     reply_timeout_s: float = Field(600.0, gt=0, description="a client that stays silent longer counts as failed")
     attempts: int = Field(3, ge=1, le=20, description="times the runtime is started again for cells that are missing")
-    device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="torch device for training and clients")
+    device: str = Field(
+        "cpu", pattern=DEVICE, description="torch device for training and clients; auto = CUDA or MPS if there"
+    )
 
 
 class Experiment(Frozen):
@@ -43,9 +46,11 @@ class Experiment(Frozen):
     users: tuple[str, ...] | None = Field(None, min_length=1, description="a subset of the store's users; null = all")
     windows: WindowConfig = WindowConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: BackboneConfig = CnnConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    compute: ComputeConfig = ComputeConfig()
     folds: FoldConfig = FoldConfig()
+    only_folds: tuple[int, ...] | None = Field(None, min_length=1, description="folds to run; null = all")
     methods: dict[str, MethodConfig] = Field(min_length=1)
     protocols: tuple[Protocol, ...] = Field(("transductive",), min_length=1)
     scenarios: tuple[Scenario, ...] = Field(("balanced",), min_length=1, description="of the data that adapts")
@@ -63,6 +68,22 @@ class Experiment(Frozen):
             raise ValueError("a protocol is listed twice")
         if len(set(self.scenarios)) != len(self.scenarios):
             raise ValueError("a scenario is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _known_folds(self) -> Experiment:
+        unknown = sorted(set(self.only_folds or ()) - set(range(self.folds.count)))
+        if unknown:
+            raise ValueError(f"only_folds names fold {unknown[0]}; folds are 0 to {self.folds.count - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_mean_something(self) -> Experiment:
+        idle = [name for name, config in self.methods.items() if isinstance(config, AdaBnConfig)]
+        if idle and self.backbone.norm == "ln":
+            raise ValueError(
+                f"method '{idle[0]}' re-estimates BatchNorm, which this backbone has none of; leave it out"
+            )
         return self
 
 

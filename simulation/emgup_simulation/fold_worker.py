@@ -54,6 +54,7 @@ def train_fold(run: RunFolder, fold_index: int, release: Path) -> None:
         identity={"release": release.name},
         on_epoch=on_epoch,
         device=experiment.federation.device,
+        compute=experiment.compute,
     )
     _write_release(experiment, run, store, fold_index, len(fold.train), trained, release)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from emgup_model.compute import PLAIN, resolve_device
 from emgup_model.config import digest, dump_yaml
 from emgup_model.data.folds import Fold, make_folds, read_folds
 from emgup_model.data.labels import read_labels
@@ -116,6 +117,8 @@ def release_name(experiment: Experiment, fold: Fold, store: Store) -> str:
         part: getattr(experiment, part).model_dump(mode="json")
         for part in ("windows", "preprocessing", "backbone", "pretrain")
     }
+    if experiment.compute != PLAIN:
+        identity["compute"] = experiment.compute.model_dump(mode="json")
     identity["fold"] = fold.index
     identity["holds"] = ["weights", "signal statistics"]
     for part in ("train", "validation"):
@@ -145,7 +148,10 @@ def _checked_split(
     experiment: Experiment, run: RunFolder, store: Store, only: Collection[int] | None
 ) -> tuple[_Split, tuple[Fold, ...]]:
     """(the split, the folds asked for), once their users are checked; nothing is written."""
-    gestures = store.infos[store.users[0]].gestures
+    info = store.infos[store.users[0]]
+    experiment.backbone.check(experiment.windows.length, info.channels, info.sampling_rate_hz)
+    resolve_device(experiment.federation.device)
+    gestures = info.gestures
     if "rest60" in experiment.scenarios and rest_gesture(gestures) is None:
         raise DataError(f"scenario rest60 needs a gesture named rest or neutral; {store.folder} has none")
     users = _chosen_users(experiment, store)
@@ -154,7 +160,8 @@ def _checked_split(
             check_user(store, user, experiment)
     split = _split(experiment, run, {u: store.infos[u].group for u in users})
     if only is None:
-        return split, split.folds
+        chosen = experiment.only_folds
+        return split, tuple(f for f in split.folds if chosen is None or f.index in chosen)
     folds = tuple(f for f in split.folds if f.index in only)
     for user in sorted({u for f in folds for u in (*f.train, *f.validation)}):
         check_user(store, user, experiment)

@@ -71,7 +71,8 @@ def _answer(
     """What a client would reply; a failure's traceback goes to the worker's log."""
     task = Task(cell.config, cell.protocol, cell.scenario, cell.seed, cell.streaming, disturbance)
     try:
-        done = personalize(user, release, task, experiment.federation.device, made.get)
+        device, precision = experiment.federation.device, experiment.compute.precision
+        done = personalize(user, release, task, device, made.get, precision)
     except Exception as error:
         print(f"user {cell.user}, {cell.method}, {cell.protocol}, {cell.scenario}, seed {cell.seed}:", file=sys.stderr)
         traceback.print_exception(error)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from emgup_model import personalize as module
 from emgup_model.backbones import Backbone
 from emgup_model.data.store import Recording, write_user
-from emgup_model.errors import ConfigError, DataError
+from emgup_model.errors import ConfigError, DataError, NotApplicableError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import SCENARIOS, Scenario
 from emgup_model.evaluation.streaming import StreamingConfig
@@ -20,7 +20,7 @@ from emgup_model.methods import AdaBnConfig, Adapted, EmgupConfig, SourceOnlyCon
 from emgup_model.methods.ssa import SsaConfig
 from emgup_model.personalize import personalize
 from emgup_model.release import Release, open_release
-from emgup_model.task import NotApplicableError, Task, load_user
+from emgup_model.task import Task, load_user
 from tests.toy import make_release, toy_info, toy_recordings
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from emgup_model.data.store import Store, write_user
 from emgup_simulation.cli import main
+from tests.model.data.web import serving
 from tests.toy import toy_info, toy_recordings
 
 Emgup = Callable[..., tuple[int, str, str]]
@@ -122,6 +125,13 @@ def test_a_pair_in_one_group_is_a_note(tmp_path: Path, emgup: Emgup) -> None:
         (("import", "--dataset", "3dc", "--raw", ".", "--out", "x", "unit"), "override 'unit' is not of the form"),
         (("import", "--dataset", "3dc", "--raw", ".", "--out", "x", "rate=3"), "unknown key 'rate'"),
         (("synthesize", "--out", "x", "userz=3"), "unknown key 'userz'"),
+        (("generate-emg2pose", "--out", "x", "stages=[Nap]"), "emg2pose has no stage 'Nap'"),
+        (("download", "myo", "--out", "x"), "unknown dataset 'myo'; shipped are: 3dc, ciil"),
+        (("download", "emg2pose", "--out", "x"), "emg2pose comes in parts; give --part one of: full (431.0 GiB), mini"),
+        (("download", "emg2pose", "--out", "x", "--part", "half"), "emg2pose has no part 'half'; it has: full"),
+        (("download", "3dc", "--out", "x", "downloads={}"), "3dc names no download; see https://github.com/LibEMG"),
+        (("download", "3dc", "--out", "x", "--sha256", "12"), "--sha256 takes 64 hexadecimal digits"),
+        (("download", "3dc", "--out", "x", "downloads.all.url=ftp://x"), "downloads.all.url"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
@@ -135,6 +145,35 @@ def test_a_mistake_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_data_set_from_the_web_to_a_store(tmp_path: Path, emgup: Emgup) -> None:
+    """emg2pose as its authors serve it, in small: generated, packed, downloaded, unpacked, imported, inspected."""
+    made = tmp_path / "emg2pose_dataset"
+    settings = ("users=2", "sessions=1", "seconds=1.5", "stages=[FingerWigglingSpreading, GraspPunchCloseFar]")
+    code, out, err = emgup("data", "generate-emg2pose", "--out", made, *settings)
+    assert (code, "8 of 2 users" in out) == (0, True), err
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(made, made.name)
+    raw = tmp_path / "raw"
+    with serving((tmp_path / "all.tar").read_bytes()) as web:
+        overrides = (f"downloads.full.url={web.url}", "downloads.full.bytes=null")
+        download = ("data", "download", "emg2pose", "--out", raw, "--part", "full", *overrides)
+        code, out, err = emgup(*download)
+        assert code == 0, err
+        assert re.search(r"nobody has published one .* remembered in +\.download\.json", " ".join(out.split()))
+        assert re.search(r"unpacked +10 files", out)  # with the generator's note
+        code, out, err = emgup(*download)
+        assert (code, "as expected" in out, "was there" in out, len(web.ranges)) == (0, True, True, 1)
+        code, out, err = emgup(*download, "--sha256", "0" * 64, "--no-unpack")
+        assert (code, out) == (2, "")
+        assert err.strip().splitlines()[-1].startswith(f"emgup: {web.url}: the checksum is ")
+    code, out, err = emgup(
+        "data", "import", "--dataset", "emg2pose", "--raw", raw, "--out", tmp_path / "s", "--partial"
+    )
+    assert (code, "2 recordings: recording of the hand that rests" in out) == (0, True), err
+    code, out, err = emgup("data", "inspect", tmp_path / "s")
+    assert (code, "16 channels in a ring, 2000 Hz, uV" in out) == (0, True), err
+
+
 def test_synthesize(tmp_path: Path, emgup: Emgup) -> None:
     overrides = ("users=2", "gestures=3", "repetitions=2", "seconds=2")
     code, out, err = emgup("data", "synthesize", "--out", tmp_path / "cohort", *overrides)
@@ -145,23 +184,20 @@ def test_synthesize(tmp_path: Path, emgup: Emgup) -> None:
     assert code == 0, out + err
 
 
-def test_the_guide_s_descriptor_works_as_written(tmp_path: Path, emgup: Emgup) -> None:
-    guide = (Path(__file__).resolve().parents[2] / "docs" / "your-own-data.md").read_text()
-    blocks = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
-    (tmp_path / "gym.yaml").write_text("".join(blocks))
-    rng = np.random.default_rng(0)
-    for person in ("anna", "anne", "carl"):
-        for day in ("day1", "day2"):
-            for gesture in ("rest", "fist", "point"):
-                path = tmp_path / "gym" / person / day / f"{gesture}_1.csv"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                rows = [f"{i / 1000:.3f},{','.join(f'{v:.1f}' for v in rng.normal(size=4))}" for i in range(300)]
-                path.write_text("\n".join(["time,ch1,ch2,ch3,ch4", *rows]))
-    code, out, err = emgup(
-        "data", "import", "--dataset", tmp_path / "gym.yaml", "--raw", tmp_path / "gym", "--out", tmp_path / "store"
-    )
+def test_bench_import_measures_and_leaves_no_store(tmp_path: Path, emgup: Emgup) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "bench" / "import.json"
+    settings = ("users=2", "sessions=1", "seconds=2", "stages=[FingerWigglingSpreading]")
+    assert emgup("data", "generate-emg2pose", "--out", raw, *settings)[0] == 0
+    code, text, err = emgup("bench", "import", "--raw", raw, "--out", out)
     assert code == 0, err
-    assert "6 recordings of carl: wore the armband upside down" in out
-    assert "2 recordings: the cue was late" in out
-    assert "one fold    anna and anne" in out
-    assert emgup("data", "inspect", tmp_path / "store")[0] == 0
+    result = json.loads(out.read_text())
+    assert (result["users"], result["recordings"]) == (2, 4)
+    assert result["largest_recording_signal_mib"] == 4000 * 16 * 4 / 2**20
+    assert result["largest_user_signal_mib"] == 2 * result["largest_recording_signal_mib"]
+    assert result["peak_mib"] > 10
+    assert "largest user signal, MiB" in text
+    assert [p.name for p in out.parent.iterdir()] == ["import.json"]
+    (next(raw.glob("*.hdf5"))).write_bytes(b"damaged")
+    code, text, err = emgup("bench", "import", "--raw", raw, "--out", out)
+    assert (code, text) == (2, "")
+    assert err.strip().splitlines()[-1].startswith("emgup: the import failed: emgup: 1 of 2 users not imported")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from emgup_model.backbones import CnnConfig
 from emgup_model.config import configs_dir, digest, dump_yaml
 from emgup_model.errors import ConfigError
 from emgup_model.methods import AdaBnConfig, EmgupConfig, load_method
@@ -171,3 +172,32 @@ def test_run_folder_and_store_are_absolute(tmp_path: Path, monkeypatch: pytest.M
     experiment = load_experiment("myo")
     assert default_run_folder(experiment, None).path == tmp_path / "runs" / "myo"
     assert store_path(experiment, default_run_folder(experiment, "out")) == tmp_path / "data" / "myo_armband"
+
+
+@pytest.mark.parametrize("backbone", ["vemg2pose", "neuropose", "cnn"])
+def test_experiments_of_the_backbones_differ_in_the_network_and_its_windows_only(backbone: str) -> None:
+    experiment = load_experiment(f"backbones_{backbone}")
+    assert experiment.backbone.kind == backbone
+    assert experiment.backbone.check(experiment.windows.length, 8, 200) is None
+    rows = ["source_only", "emgup_nograd", "emgup_bnfrozen", "emgup_paper", "emgup"]
+    assert [m for m in experiment.methods if m != "adabn"] == rows
+    assert ("adabn" in experiment.methods) == (experiment.backbone.norm == "bn")
+    for name, config in experiment.methods.items():
+        assert config == load_method(name)
+    myo = load_experiment("myo")
+    assert experiment.folds == myo.folds
+    assert experiment.store == myo.store
+
+
+def test_a_backbone_without_a_kind_is_cnn_and_its_keys_are_checked() -> None:
+    assert load_experiment("default", ["backbone={width: 8}"]).backbone == CnnConfig(width=8)
+    with pytest.raises(ConfigError, match="unknown key"):
+        load_experiment("default", ["backbone={kind: neuropose, width: 8}"])
+    with pytest.raises(ConfigError, match="resnet"):
+        load_experiment("default", ["backbone={kind: resnet}"])
+
+
+def test_adabn_is_refused_where_there_is_no_batchnorm() -> None:
+    with pytest.raises(ConfigError, match="'adabn' re-estimates BatchNorm, which this backbone has none of"):
+        load_experiment("backbones_cnn", ["backbone.norm=ln"])
+    assert load_experiment("backbones_cnn", ["backbone.norm=ln", "methods=[tent, shot_half]"]).backbone.norm == "ln"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from emgup_model.data.store import write_user
-from emgup_model.errors import DataError, ReleaseError
+from emgup_model.compute import ComputeConfig
+from emgup_model.data.store import Store, write_user
+from emgup_model.errors import ConfigError, DataError, ReleaseError
 from emgup_model.release import load_release
 from emgup_simulation import prepare as module
 from emgup_simulation.cells import expected_cells
@@ -198,3 +199,41 @@ def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path, monkeypatch
 
     with pytest.raises(RunError, match="signal 9"):
         train_folds(experiment, run, {0: tmp_path / "r0"}, Console(quiet=True))
+
+
+def test_only_the_folds_asked_for_are_trained_and_tested(tmp_path: Path) -> None:
+    experiment = toy_experiment(write_store(tmp_path / "store"), only_folds=[2, 0])
+    made = prepare(experiment, RunFolder(tmp_path / "run"))
+    assert [f.index for f in made.folds] == [0, 2] == sorted(made.releases)
+    assert {c.fold for c in expected_cells(experiment, made)} == {0, 2}
+    with pytest.raises(ValueError, match="only_folds names fold 3; folds are 0 to 2"):
+        toy_experiment(tmp_path / "store", only_folds=[0, 3])
+
+
+def test_precision_is_part_of_what_determines_a_result(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    experiment, _, made = prepared
+    store, fold = Store(made.store), made.folds[0]
+    mixed = experiment.model_copy(update={"compute": ComputeConfig(precision="bf16")})
+    assert module.release_name(experiment, fold, store) == made.releases[fold.index].name
+    assert module.release_name(mixed, fold, store) != made.releases[fold.index].name
+    plain, other = expected_cells(experiment, made), expected_cells(mixed, made)
+    assert not {c.key for c in plain} & {c.key for c in other}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": {"kind": "neuropose"}}, "scaled for 2000 Hz, the recordings have 100 Hz"),
+        ({"backbone": {"kind": "vemg2pose", "sampling_rate_hz": 100}}, "needs windows of at least 1791 samples"),
+        ({"federation": {"device": "cuda:99"}}, "device cuda:99 is not there"),
+    ],
+)
+def test_a_backbone_or_device_that_cannot_work_stops_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    experiment = toy_experiment(write_store(tmp_path / "store"), **changes)
+    with pytest.raises(ConfigError, match=message):
+        prepare(experiment, RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

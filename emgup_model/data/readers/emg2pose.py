@@ -9,7 +9,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from emgup_model.data.hdf5_guard import child_dataset, child_group, hdf5_errors, members, open_hdf5
+from emgup_model.data.hdf5_guard import (
+    MAX_RATIO,
+    RATIO_FREE_BYTES,
+    child_dataset,
+    child_group,
+    hdf5_errors,
+    members,
+    open_hdf5,
+)
 from emgup_model.data.recording import MAX_RECORDING_BYTES
 from emgup_model.errors import DataError
 
@@ -42,8 +50,14 @@ def _check(series: h5py.Dataset, channels: int) -> None:
         raise DataError("'emg2pose/timeseries' is stored outside the file")
     if series.ndim != 1 or "emg" not in (series.dtype.names or ()):
         raise DataError("'emg2pose/timeseries' is not a list of records with a field 'emg'")
-    if series.dtype.itemsize > MAX_ROW_BYTES or series.size * series.dtype.itemsize > MAX_RECORDING_BYTES:
+    declared = int(series.size) * series.dtype.itemsize
+    if series.dtype.itemsize > MAX_ROW_BYTES or declared > MAX_RECORDING_BYTES:
         raise DataError(f"'emg2pose/timeseries' declares more than {MAX_RECORDING_BYTES} bytes")
+    stored = series.id.get_storage_size()
+    if declared > RATIO_FREE_BYTES and declared > MAX_RATIO * stored:
+        raise DataError(f"'emg2pose/timeseries' declares {declared} bytes and stores {stored}; the file is incomplete")
+    if not declared:
+        raise DataError("'emg2pose/timeseries' is empty")
     kind = series.dtype["emg"]
     if kind.base.kind != "f" or kind.shape != (channels,):
         raise DataError(f"field 'emg' is {kind}, expected {channels} floating-point channels")

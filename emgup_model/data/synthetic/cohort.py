@@ -117,12 +117,13 @@ def iter_recordings(config: SyntheticConfig, user_index: int) -> Iterator[Record
         rng_of = partial(_rng, config, user_index, 2, number)
         for plan in plan_session(config, user.frequency_rank, number, rng_of):
             rng = _rng(config, user_index, 3, number, plan.repetition, plan.key)
-            yield _perform(config, user, session, number, plan, rng)
+            yield perform(config, user, session, number, plan, rng)
 
 
-def _perform(
+def perform(
     config: SyntheticConfig, user: User, session: Session, number: int, plan: Planned, rng: np.random.Generator
 ) -> Recording:
+    """One recording: ``plan`` done by ``user`` in session ``number``; its samples are codes of the converter."""
     *others, last = plan.segments
     segments = [*others, Segment(last.gesture, last.seconds + MARGIN_S)]  # the grid of the drives is a coarse one
     drive = activation.drive_curves(user.drives, segments, plan.lead_in_s, config.style, rng)

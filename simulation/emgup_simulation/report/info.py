@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 import emgup_model
+from emgup_model.compute import resolve_device
 from emgup_model.config import Frozen, load_yaml
 from emgup_model.data.folds import Fold
 from emgup_model.errors import ConfigError, RunError
@@ -132,7 +133,6 @@ def _commit(source: Path) -> str | None:
 
 
 def _device(device: str) -> str:
-    name = device
-    if device.startswith("cuda") and torch.cuda.is_available():
-        name = f"{device} ({torch.cuda.get_device_name(device)})"
+    place = resolve_device(device)
+    name = f"{place} ({torch.cuda.get_device_name(place)})" if place.type == "cuda" else str(place)
     return f"{name}; {os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}; torch {torch.__version__}"

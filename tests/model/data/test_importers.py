@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -72,7 +73,9 @@ def test_every_shipped_descriptor_is_valid() -> None:
         "myo_armband",
     }
     for name in names:
-        assert load_descriptor(name).name == name
+        descriptor = load_descriptor(name)
+        assert descriptor.name == name
+        assert descriptor.downloads
 
 
 def test_myo_armband(tmp_path: Path) -> None:
@@ -234,6 +237,15 @@ def test_emg2pose_29_classes_and_mirroring(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[1][4], signal(1, samples=40, channels=16))
 
 
+def test_the_table_may_lie_one_folder_down_as_an_archive_has_it(tmp_path: Path) -> None:
+    make_emg2pose(tmp_path / "raw/emg2pose_dataset")
+    (tmp_path / "raw/other").mkdir()
+    assert imported("emg2pose", tmp_path / "raw", tmp_path / "out").imported == ("u1", "u2")
+    make_emg2pose(tmp_path / "raw/emg2pose_dataset_mini")
+    with pytest.raises(DataError, match=r"has several metadata\.csv, such as .*_dataset/.* and .*_mini/"):
+        imported("emg2pose", tmp_path / "raw", tmp_path / "out")
+
+
 def test_the_official_emg2pose_sample_imports(tmp_path: Path, real_data: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -248,6 +260,90 @@ def test_the_official_emg2pose_sample_imports(tmp_path: Path, real_data: Path) -
     (found,) = contents(tmp_path / f"out/{attrs['user']}.h5")
     assert load_descriptor("emg2pose").gestures[found[3]] == "pointing"
     assert found[4].shape == (100, 16)
+
+
+LABELLED = """
+name: streams
+title: A label for every sample
+sampling_rate_hz: 100
+channels: 2
+unit: uV
+ring: false
+gestures: [rest, fist]
+gesture_codes: {"0": rest, "3": fist, hold: fist}
+unlisted_gestures: drop
+expected_users: 1
+pattern: (?P<user>[a-z]+)/(?P<repetition>[0-9]+)\\.csv
+reader: {kind: csv, columns: [0, 1], label_column: 2}
+"""
+
+
+def labelled(tmp_path: Path, labels: Iterable[object], **changes: str) -> Path:
+    text = LABELLED
+    for before, after in changes.items():
+        text = text.replace(
+            {"codes": 'gesture_codes: {"0": rest, "3": fist, hold: fist}', "drop": "drop"}[before], after
+        )
+    (tmp_path / "streams.yaml").write_text(text)
+    path = tmp_path / "raw/ann/0.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(f"{i},{-i},{label}" for i, label in enumerate(labels)))
+    return tmp_path / "streams.yaml"
+
+
+class TestLabelColumn:
+    def test_a_gesture_for_every_sample(self, tmp_path: Path) -> None:
+        labels = [0, 0, " 3.0", "3.000e+00", "hold", 0]
+        imported(str(labelled(tmp_path, labels)), tmp_path / "raw", tmp_path / "out")
+        found = read_labels(tmp_path / "out/ann.h5")
+        np.testing.assert_array_equal(found["s00_0000"], [0, 0, 1, 1, 1, 0])
+        with UserFile(tmp_path / "out/ann.h5") as file:
+            np.testing.assert_array_equal(file.read("s00_0000"), [[i, -i] for i in range(6)])
+
+    def test_unlisted_gestures_are_cut_out(self, tmp_path: Path) -> None:
+        imported(str(labelled(tmp_path, [9, 0, 0, 9, 9, 3, "", 0])), tmp_path / "raw", tmp_path / "out")
+        labels = read_labels(tmp_path / "out/ann.h5")
+        with UserFile(tmp_path / "out/ann.h5") as file:
+            found = [(round(r.start_s, 9), labels[r.name].tolist(), file.read(r.name)[:, 0].tolist())  # type: ignore[union-attr]
+                     for r in file.recordings]  # fmt: skip
+        assert found == [(0.01, [0, 0], [1, 2]), (0.05, [1], [5]), (0.07, [0], [7])]
+
+    def test_other_codes_import_again(self, tmp_path: Path) -> None:
+        descriptor = str(labelled(tmp_path, [0, 3]))
+        imported(descriptor, tmp_path / "raw", tmp_path / "out")
+        assert imported(descriptor, tmp_path / "raw", tmp_path / "out").imported == ()
+        swapped = 'gesture_codes={"0": fist, "3": rest}'
+        assert imported(descriptor, tmp_path / "raw", tmp_path / "out", swapped).imported == ("ann",)
+        np.testing.assert_array_equal(read_labels(tmp_path / "out/ann.h5")["s00_0000"], [1, 0])
+
+    @pytest.mark.parametrize(
+        ("labels", "changes", "message"),
+        [
+            ([0, 9], {"drop": "error"}, r"0\.csv line 2: gesture '9' is not in gesture_codes of streams"),
+            ([0, 2], {"codes": ""}, r"0\.csv line 2: gesture 2 is not one of the 2 gestures"),
+            ([0, "wave"], {"codes": ""}, r"line 2: gesture 'wave' is neither one of the gestures nor a number"),
+            ([9, 9], {}, "has no recordings"),
+        ],
+    )
+    def test_what_is_refused(
+        self, tmp_path: Path, labels: list[object], changes: dict[str, str], message: str
+    ) -> None:  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            imported(str(labelled(tmp_path, labels, **changes)), tmp_path / "raw", tmp_path / "out")
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("reader.columns=null", "list the channels in columns"),
+            ("reader.label_column=1", "list the channels in columns, without that one"),
+            ("reader.label_column=7", "line 1: 3 columns; label_column is 7, counted from 0"),
+            ("pattern='(?P<user>[a-z]+)/(?P<gesture>0).csv'", "the path gives the gesture, and label_column too"),
+        ],
+    )
+    def test_a_bad_reader(self, tmp_path: Path, override: str, message: str) -> None:
+        descriptor = str(labelled(tmp_path, [0, 3]))
+        with pytest.raises((ConfigError, DataError), match=message):
+            imported(descriptor, tmp_path / "raw", tmp_path / "out", override)
 
 
 class TestErrors:
@@ -403,9 +499,33 @@ class TestResuming:
         make_myo(raw)
         broken = raw / "EvaluationDataset/Male11/Test1/classe_27.dat"
         broken.write_bytes(b"x")
-        with pytest.raises(DataError, match="classe_27"):
+        with pytest.raises(
+            DataError, match=r"1 of 3 users not imported, such as evaluation_male11: .*classe_27\.dat: 1 b"
+        ):
             imported("myo_armband", raw, out)
-        assert {p.name for p in out.iterdir()} == {"evaluation_female0.h5", importers.LEDGER}
+        others = {"evaluation_female0.h5", "pretraining_female0.h5"}
+        assert {p.name for p in out.iterdir()} == others | {importers.LEDGER}
+        broken.unlink()
+        again = imported("myo_armband", raw, out)
+        assert (again.imported, len(again.skipped)) == (("evaluation_male11",), 2)
+
+    def test_dropping_one_recording_costs_one_user(self, tmp_path: Path) -> None:
+        make_myo(tmp_path / "raw")
+        imported("myo_armband", tmp_path / "raw", tmp_path / "out")
+        drop = "drop=[{pattern: Male11/Test1/classe_27, reason: torn}]"
+        again = imported("myo_armband", tmp_path / "raw", tmp_path / "out", drop, "expected_users=9", "title=other")
+        assert (again.imported, len(again.skipped)) == (("evaluation_male11",), 2)
+
+    def test_one_import_at_a_time(self, tmp_path: Path) -> None:
+        make_myo(tmp_path / "raw", ["PreTraining/Female0"])
+        out = tmp_path / "out"
+        out.mkdir()
+        fd = os.open(out, os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match=r"another import is writing .*out; wait for it"):
+            imported("myo_armband", tmp_path / "raw", out)
+        os.close(fd)
+        assert len(imported("myo_armband", tmp_path / "raw", out).imported) == 1
 
     def test_a_broken_ledger_only_costs_time(self, tmp_path: Path) -> None:
         make_myo(tmp_path / "raw", ["PreTraining/Female0"])
