@@ -36,6 +36,14 @@ class FederationConfig(Frozen):
         "cpu", pattern=DEVICE, description="torch device for training and clients; auto = CUDA or MPS if there"
     )
 
+    @model_validator(mode="after")
+    def _clients_see_the_gpu(self) -> FederationConfig:
+        if self.device.startswith("cuda") and not self.gpus_per_client:
+            raise ValueError(
+                f"device {self.device} needs gpus_per_client above 0: Ray hides the GPUs from clients else"
+            )
+        return self
+
 
 class Experiment(Frozen):
     """Everything that determines a run's results, validated before any work starts."""
@@ -82,7 +90,7 @@ class Experiment(Frozen):
         idle = [name for name, config in self.methods.items() if isinstance(config, AdaBnConfig)]
         if idle and self.backbone.norm == "ln":
             raise ValueError(
-                f"method '{idle[0]}' re-estimates BatchNorm, which this backbone has none of; leave it out"
+                f"method '{idle[0]}' re-estimates BatchNorm, which this backbone has none of: leave it out"
             )
         return self
 

@@ -201,3 +201,11 @@ def test_adabn_is_refused_where_there_is_no_batchnorm() -> None:
     with pytest.raises(ConfigError, match="'adabn' re-estimates BatchNorm, which this backbone has none of"):
         load_experiment("backbones_cnn", ["backbone.norm=ln"])
     assert load_experiment("backbones_cnn", ["backbone.norm=ln", "methods=[tent, shot_half]"]).backbone.norm == "ln"
+
+
+def test_clients_on_cuda_need_a_share_of_the_gpu() -> None:
+    with pytest.raises(ConfigError, match="needs gpus_per_client above 0"):
+        load_experiment("default", ["federation.device=cuda"])
+    shared = load_experiment("default", ["federation.device=cuda:1", "federation.gpus_per_client=0.25"])
+    assert shared.federation.device == "cuda:1"
+    assert load_experiment("default", ["federation.device=auto"]).federation.gpus_per_client == 0

@@ -226,8 +226,11 @@ def test_precision_is_part_of_what_determines_a_result(
     ("changes", "message"),
     [
         ({"backbone": {"kind": "neuropose"}}, "scaled for 2000 Hz, the recordings have 100 Hz"),
-        ({"backbone": {"kind": "vemg2pose", "sampling_rate_hz": 100}}, "needs windows of at least 1791 samples"),
-        ({"federation": {"device": "cuda:99"}}, "device cuda:99 is not there"),
+        (
+            {"backbone": {"kind": "vemg2pose", "sampling_rate_hz": 100, "norm": "bn"}},
+            "needs windows of at least 1791 samples",
+        ),
+        ({"federation": {"device": "cuda:99", "gpus_per_client": 0.5}}, "device cuda:99 is not there"),
     ],
 )
 def test_a_backbone_or_device_that_cannot_work_stops_before_anything_is_written(
