@@ -22,7 +22,7 @@ from emgup_client.vault import MAX_ATTEMPTS, VaultCell, locked_cell, private_dir
 from emgup_model.config import parse
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.streaming import StreamingConfig
-from emgup_model.methods import parse_method
+from emgup_model.methods import MethodConfig, parse_method
 from emgup_model.methods.base import copy_model
 from emgup_model.personalize import Adaptation, Known, Personalization, personalize
 from emgup_model.release import Release, ReleaseFiles, state_tensors
@@ -63,6 +63,8 @@ class ClientSettings:
             is. Raises DataError for a user that the client does not play.
         device: torch device to adapt on.
         threads: threads torch may use; None leaves torch's own choice.
+        allowed: raises ConfigError for a method, by name and settings, that the client does not run.
+        said: what of a reply the client says; the vault keeps all of it.
     """
 
     home: Path
@@ -70,6 +72,8 @@ class ClientSettings:
     subject: Callable[[str | None], Subject]
     device: str = "cpu"
     threads: int | None = None
+    allowed: Callable[[str, MethodConfig], None] = lambda name, method: None
+    said: Callable[[Reply], Reply] = lambda reply: reply
 
 
 def make_app(settings_from_context: Callable[[Context], ClientSettings]) -> ClientApp:
@@ -92,7 +96,8 @@ def make_app(settings_from_context: Callable[[Context], ClientSettings]) -> Clie
     @app.train()
     def train(message: Message, context: Context) -> Message:
         request = decode_request(Personalize, _request(message))
-        return _answer(personalize_once(request, settings_from_context(context)), message)
+        settings = settings_from_context(context)
+        return _answer(settings.said(personalize_once(request, settings)), message)
 
     return app
 
@@ -117,6 +122,7 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
         try:
             release = _cache(settings).open(request.release_id)
             method = parse_method(_json(request.method), "the requested method")
+            settings.allowed(request.method_name, method)
             task = Task(method, request.protocol, request.scenario, request.seed, _streaming(request))
             outcome = personalize(subject.recordings, release, task, settings.device, _known(cell, release))
             reply = reply_of(outcome)
