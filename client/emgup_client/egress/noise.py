@@ -1,0 +1,46 @@
+"""Noise of local differential privacy: OpenDP's discrete Laplace on integers, from the operating system's entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import opendp.prelude as dp
+
+from emgup_client.egress.policy import EgressPolicy, LaplaceNoise
+from emgup_model.errors import ConfigError
+
+dp.enable_features("contrib")
+
+
+def noisy_levels(policy: EgressPolicy, levels: Mapping[str, int]) -> tuple[dict[str, int], float]:
+    """(levels 0 … 2**bits - 1 with noise, clipped to that range afterwards, and the epsilon that they cost).
+
+    Clipping what is already noisy costs nothing. No seed: an experiment's generator never comes near this. Without
+    noise the levels are returned unchanged, at an epsilon of infinity.
+    """
+    if not isinstance(policy.noise, LaplaceNoise):
+        return dict(levels), math.inf
+    share = policy.noise.epsilon / len(policy.scalars)
+    out, spent = {}, 0.0
+    for name, scalar in policy.scalars.items():
+        measure, epsilon = discrete_laplace(scalar.top, share)
+        out[name] = min(scalar.top, max(0, measure(levels[name])))
+        spent += epsilon
+    return out, spent
+
+
+@lru_cache(maxsize=64)
+def discrete_laplace(sensitivity: int, epsilon: float) -> tuple[Callable[[int], int], float]:
+    """(a mechanism that adds noise to an integer, its epsilon as OpenDP computes it for inputs that far apart).
+
+    Raises:
+        ConfigError: OpenDP's epsilon exceeds the one asked for by more than rounding.
+    """
+    space = dp.atom_domain(T="i64"), dp.absolute_distance(T="i64")
+    mechanism = dp.m.make_laplace(*space, scale=sensitivity / epsilon)
+    actual = float(mechanism.map(sensitivity))
+    if actual > epsilon * (1 + 1e-6):
+        raise ConfigError(f"noise.epsilon: {epsilon:g} for one scalar cannot be kept, the library states {actual:g}")
+    return mechanism, actual
