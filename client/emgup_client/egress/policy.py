@@ -30,7 +30,7 @@ class ScalarPolicy(Frozen):
 
     @property
     def top(self) -> int:
-        """The highest of the levels 0 … 2**bits - 1; also how far two users can differ, the sensitivity of the noise."""
+        """The highest level, 2**bits - 1. Two users can differ by that much: it is the noise's sensitivity, too."""
         return (1 << self.bits) - 1
 
     def on_wire(self, level: int) -> int:

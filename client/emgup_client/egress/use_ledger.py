@@ -63,8 +63,8 @@ class UseLedger:
         """Epsilon spent by all reports ever; infinite once one went without noise."""
         return sum(math.inf if u.epsilon is None else u.epsilon for u in self._uses if u.kind == "report")
 
-    def report(self, release: str, cell: str, levels: Mapping[str, int]) -> dict[str, int]:
-        """The wire levels that may be sent for a release and cell: those sent before, or fresh ones, now debited.
+    def report(self, release: str, cell: str, levels: Mapping[str, int]) -> tuple[dict[str, int], bool]:
+        """(wire levels that may be sent for a release and cell, whether they are fresh, and debited now).
 
         Args:
             release, cell: what is reported on.
@@ -77,7 +77,7 @@ class UseLedger:
         with self._lock:
             for use in self._uses:
                 if use.kind == "report" and (use.release, use.cell) == (release, cell) and use.levels:
-                    return check_levels(use.levels)
+                    return check_levels(use.levels), False
             limits, now = self._policy.limits, self._now()
             if self.reports >= limits.reports_for_life:
                 raise EgressError("the policy's number of reports for life is used up")
@@ -89,7 +89,7 @@ class UseLedger:
             wire = {name: self._policy.scalars[name].on_wire(level) for name, level in noisy.items()}
             spent = None if math.isinf(epsilon) else epsilon
             self._add({"kind": "report", "release": release, "cell": cell, "epsilon": spent, "levels": wire}, now)
-            return wire
+            return wire, True
 
     def status(self) -> None:
         """Debit one reply without a report. Raises EgressError and OSError like :meth:`report`."""
