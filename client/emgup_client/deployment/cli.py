@@ -18,6 +18,7 @@ def init(
     trusted: Annotated[Path, typer.Option(help="the server's trusted_release_keys.txt")],
     recordings: Annotated[Path, typer.Option(help="your recording file (.h5)")],
     home: Home = DEFAULT_HOME,
+    policy: Annotated[str, typer.Option(help="what may leave: a shipped policy, or a YAML file")] = "default",
     user: Annotated[str | None, typer.Option(help="name of your folder in the vault; never sent")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default auto")] = None,
 ) -> None:
@@ -26,8 +27,9 @@ def init(
     from emgup_client.deployment.initialise import init_client
 
     files = ClientHome(home.expanduser().resolve())
-    init_client(files, recordings, root_certificates, trusted, superlink=superlink, user=user, device=device)
+    init_client(files, recordings, root_certificates, trusted, policy, superlink=superlink, user=user, device=device)
     _print(f"client   {files.path}")
+    _print(f"policy   {files.policy} says what may leave; change it before you start")
     _print(f"give     {files.supernode_public_key} to the server's operator, to be registered")
     _print(f"next     emgup client start --home {home}")
 

@@ -11,9 +11,9 @@ from flwr.app import Context
 from emgup_client.app import ClientSettings, Subject, make_app
 from emgup_client.deployment.config import ClientConfig, ClientHome, choose_device
 from emgup_client.deployment.task import HOME
+from emgup_client.egress.policy import read_policy
 from emgup_model.errors import ConfigError, DataError
 from emgup_model.methods import MethodConfig, load_method
-from emgup_model.wire import Reply, Status
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +34,7 @@ def settings() -> ClientSettings:
         device=choose_device(config.device),
         threads=config.threads,
         allowed=lambda name, method: check_method(config, name, method),
-        said=lambda reply: Reply(status=Status.NOT_EVALUATED) if reply.result is not None else reply,
+        policy=read_policy(home.policy),
     )
 
 

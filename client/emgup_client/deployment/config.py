@@ -55,6 +55,11 @@ class ClientHome:
         return self.path / "policy.yaml"
 
     @property
+    def loopback_certificate(self) -> Path:
+        """The gate's certificate, for the SuperNode."""
+        return self.path / "gate" / "loopback.pem"
+
+    @property
     def root_certificates(self) -> Path:
         """The authority that the server's certificate must come from."""
         return self.path / "keys" / "root_certificates.pem"

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from flwr.cli.build import build_fab_from_files
 
 from emgup_client.deployment.config import ClientConfig, ClientHome
+from emgup_client.egress.policy import read_policy
 from emgup_client.vault import private_dir, write_private
 from emgup_model.bundle import bundle_files
-from emgup_model.config import dump_yaml, parse
+from emgup_model.config import dump_yaml, find_config, parse
 from emgup_model.data.store import read_info
 from emgup_model.errors import ConfigError
 from emgup_model.keys import read_trusted, write_trusted
@@ -22,7 +23,7 @@ from emgup_model.methods import load_method
 
 
 def init_client(
-    home: ClientHome, recordings: Path, root_certificates: Path, trusted: Path, **settings: object
+    home: ClientHome, recordings: Path, root_certificates: Path, trusted: Path, policy: str, **settings: object
 ) -> ClientConfig:
     """Make the folder: keys, certificates, config. The config comes last.
 
@@ -30,6 +31,7 @@ def init_client(
         home: folder to make.
         recordings: the user's recording file; it is opened to see that it is one.
         root_certificates, trusted: files from the server; copied.
+        policy: what may leave: a shipped policy's name or a YAML file; copied.
         settings: further keys of :class:`ClientConfig`.
 
     Raises:
@@ -41,6 +43,8 @@ def init_client(
         raise ConfigError(f"{home.path} is a client's folder already; to start over, move it away first")
     read_info(recordings)
     keys = read_trusted(trusted)
+    chosen = find_config("privacy", policy)
+    read_policy(chosen)
     certificates = _read_certificates(root_certificates)
     settings = {k: v for k, v in settings.items() if v is not None}
     known = {"recordings": recordings.resolve(), "bundle_sha256": bundle_sha256()}
@@ -51,6 +55,7 @@ def init_client(
         private_dir(folder)
     write_private(home.root_certificates, certificates)
     write_trusted(home.trusted, keys)
+    write_private(home.policy, chosen.read_bytes())
     write_private(home.superexec_secret, secrets.token_hex(32))
     key = ec.generate_private_key(ec.SECP384R1())
     write_private(home.supernode_key, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))

@@ -1,4 +1,4 @@
-"""`emgup client start`: SuperNode and the process that starts ClientApps, kept running together."""
+"""`emgup client start`: gate, SuperNode and the process that starts ClientApps, kept running together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import httpx
 
-from emgup_client.deployment.config import ClientHome
+from emgup_client.deployment.config import ClientConfig, ClientHome
 from emgup_client.vault import write_private
 from emgup_model.errors import RunError
 from emgup_model.processes import Program, Tell, flower_environment, keep_running
@@ -32,10 +32,11 @@ def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
     except OSError:
         os.close(lock)
         raise RunError(f"a client with the folder {home.path} is running already") from None
-    runtime = f"127.0.0.1:{free_port()}"
+    runtime, gate = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     environment = flower_environment(home.flower_home)
     programs = [
-        Program("supernode", _supernode(home, config.superlink, runtime), environment, lambda: _healthy(runtime)),
+        Program("gate", _gate(home, config, gate), environment, lambda: _listening(gate)),
+        Program("supernode", _supernode(home, gate, runtime), environment, lambda: _healthy(runtime)),
         Program("superexec", _module("superexec", home, runtime), environment),
     ]
 
@@ -50,12 +51,25 @@ def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
         os.close(lock)
 
 
-def _supernode(home: ClientHome, superlink: str, runtime: str) -> list[str]:
+def _gate(home: ClientHome, config: ClientConfig, gate: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "emgup_client.egress.gate"),
+        *("--home", str(home.path)),
+        *("--listen", gate.rpartition(":")[2]),
+        *("--superlink", config.superlink),
+        *("--root-certificates", str(home.root_certificates)),
+        *("--supernode-key", str(home.supernode_key)),
+        *("--bundle", config.bundle_sha256),
+    ]
+
+
+def _supernode(home: ClientHome, gate: str, runtime: str) -> list[str]:
+    """The SuperNode knows the gate only, by the gate's own certificate: nothing goes around it."""
     host, _, port = runtime.rpartition(":")
     return [
         *_module("supernode", home),
-        *("--superlink", superlink),
-        *("--root-certificates", str(home.root_certificates)),
+        *("--superlink", gate),
+        *("--root-certificates", str(home.loopback_certificate)),
         *("--auth-supernode-private-key", str(home.supernode_key)),
         *("--isolation", "process"),
         *("--superexec-auth-secret-file", str(home.superexec_secret)),
@@ -72,6 +86,15 @@ def _healthy(runtime: str) -> bool:
     try:
         return httpx.get(f"http://{runtime}/health", timeout=1, trust_env=False).is_success
     except httpx.HTTPError:
+        return False
+
+
+def _listening(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
         return False
 
 

@@ -10,7 +10,7 @@ from emgup_model.config import Frozen, canonical_json, digest
 from emgup_model.files import write_atomic
 from emgup_model.wire import Reply, Status
 
-COMPLETE = (Status.OK, Status.NOT_APPLICABLE, Status.NOT_EVALUATED)
+COMPLETE = (Status.REPORTED, Status.NOT_APPLICABLE, Status.NOT_EVALUATED)
 """Statuses that asking again would not change."""
 
 
@@ -21,6 +21,7 @@ class Answer(Frozen):
         node: Flower's id for the client's key.
         label: the operator's name for it.
         status: the client's status code, or why there is no valid answer.
+        report: levels of scalars of the catalogue, by name, as they came.
         state: ``complete``: nothing is left to do. ``failed``: it answered, or cannot. ``lost``: no answer came.
     """
 
@@ -30,6 +31,7 @@ class Answer(Frozen):
     method: str
     status: str
     state: Literal["complete", "failed", "lost"]
+    report: dict[str, int] | None = None
 
     @property
     def complete(self) -> bool:
@@ -47,7 +49,8 @@ class Answers:
         """Save what a client answered. A complete answer stays as it is: duplicates change nothing."""
         state: Literal["complete", "failed"] = "complete" if reply.status in COMPLETE else "failed"
         status = reply.status.name.lower()
-        return self._save(Answer(cell=cell, node=node, label=label, method=method, status=status, state=state))
+        fields = {"cell": cell, "node": node, "label": label, "method": method, "status": status, "state": state}
+        return self._save(Answer.model_validate({**fields, "report": reply.report}))
 
     def record_failure(self, cell: str, node: int, label: str, method: str, why: str, lost: bool) -> Answer:
         """Save that there is no valid answer, and why."""
