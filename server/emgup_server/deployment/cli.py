@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 server = typer.Typer(help="Run a deployed federation's server (docs/deploy.md).", no_args_is_help=True)
 
@@ -123,6 +122,7 @@ def run(
     from emgup_server.deployment.control import control
     from emgup_server.deployment.folder import ServerFolder
     from emgup_server.deployment.run import prepare, submit_and_follow
+    from emgup_server.deployment.tables import print_outcome
 
     files = ServerFolder(folder.expanduser().resolve())
     patience = {"nodes": clients, "wait_s": wait_s, "reply_timeout_s": timeout_s}
@@ -141,12 +141,7 @@ def run(
     except KeyboardInterrupt:
         _print("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
-    table = Table("client", "method", "status", box=None, pad_edge=False)
-    for answer in outcome.answers:
-        table.add_row(answer.label, answer.method, answer.status)
-    for node in outcome.absent:
-        table.add_row(node.label, "", f"no answer ({node.status})")
-    Console().print(table)
+    print_outcome(outcome, Console())
     if outcome.partial:
         _print("partial: not every registered client gave every answer")
     if not outcome.flower.completed:
