@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from emgup_model.config import Frozen, load_yaml, parse
@@ -113,6 +112,8 @@ class ClientHome:
 
 def choose_device(wanted: Device) -> str:
     """The torch device to adapt on: the wanted one if it works here, else the CPU."""
+    import torch  # not for the processes that only pass messages on
+
     works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return next((name for name, there in works.items() if there), "cpu")
