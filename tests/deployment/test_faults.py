@@ -183,9 +183,8 @@ def test_a_damaged_recording_is_a_coded_status_and_no_weight_changes(two: Stage,
             dina.recordings.write_bytes(kept[: len(kept) // 2])
         elif damage == "flipped":
             middle = len(kept) // 2
-            dina.recordings.write_bytes(
-                kept[:middle] + bytes(b ^ 255 for b in kept[middle : middle + 4096]) + kept[middle + 4096 :]
-            )
+            flipped = bytes(b ^ 255 for b in kept[middle : middle + 4096])
+            dina.recordings.write_bytes(kept[:middle] + flipped + kept[middle + 4096 :])
         else:
             poison(dina.recordings)
         assert two.run(*arguments, ok=False).returncode == 1
@@ -203,9 +202,12 @@ def poison(path: Path) -> None:
     """One sample of one recording is not a number."""
     with h5py.File(path, "r+") as file:
         found: list[h5py.Dataset] = []
-        file.visititems(
-            lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) and item.ndim == 2 else None
-        )
+
+        def look(_: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset) and item.ndim == 2:
+                found.append(item)
+
+        file.visititems(look)
         found[0][3, 1] = np.nan
 
 
