@@ -133,7 +133,9 @@ class Stage:
         )
         emgup("server", "register", self.server_folder, home / "keys" / "supernode.pub", "--label", name)
         config = home / "client.yaml"
-        config.write_text(config.read_text().replace("threads: null", "threads: 1"))
+        settings = yaml.safe_load(config.read_text())
+        settings |= {"threads": 1, "methods": [*settings["methods"], "emgup_paper"]}
+        config.write_text(yaml.safe_dump(settings))
         user = User(name, home, path, relay)
         self.users.append(user)
         return user

@@ -69,7 +69,7 @@ def again(two: Stage, *arguments: object) -> None:
 def reference(two: Stage, user: User, seed: int) -> bytes:
     """The weights that an undisturbed adaptation makes."""
     release = load_release(two.release, read_trusted(user.home / "trusted_release_keys.txt"))
-    task = Task(load_method("emgup"), "transductive", seed=seed)
+    task = Task(load_method("emgup_paper"), "transductive", seed=seed)
     return save_safetensors(state_tensors(personalize(user.recordings, release, task).adaptation.model))
 
 
@@ -86,7 +86,7 @@ def task_of(running: Running) -> int:
 
 
 def test_a_killed_client_app_changes_nothing_in_the_end(two: Stage, dina: User) -> None:
-    arguments = ("--method", "emgup", "--seed", 1, "--clients", 2, "--name", "task-killed")
+    arguments = ("--method", "emgup_paper", "--seed", 1, "--clients", 2, "--name", "task-killed")
     assert dina.running is not None
     run = two.start_run(*arguments)
     cell = wait_until_adapting(two, dina, "task-killed")
@@ -99,7 +99,7 @@ def test_a_killed_client_app_changes_nothing_in_the_end(two: Stage, dina: User) 
 
 
 def test_a_killed_supernode_is_back_and_the_result_is_told_without_training_again(two: Stage, dina: User) -> None:
-    arguments = ("--method", "emgup", "--seed", 2, "--clients", 2, "--name", "supernode-killed")
+    arguments = ("--method", "emgup_paper", "--seed", 2, "--clients", 2, "--name", "supernode-killed")
     assert dina.running is not None
     run = two.start_run(*arguments)
     cell = wait_until_adapting(two, dina, "supernode-killed")
@@ -115,7 +115,7 @@ def test_a_killed_supernode_is_back_and_the_result_is_told_without_training_agai
 
 
 def test_a_killed_superlink_is_back_and_the_next_run_collects(two: Stage, dina: User) -> None:
-    arguments = ("--method", "emgup", "--seed", 3, "--clients", 2, "--name", "superlink-killed")
+    arguments = ("--method", "emgup_paper", "--seed", 3, "--clients", 2, "--name", "superlink-killed")
     assert two.server is not None
     run = two.start_run(*arguments)
     cell = wait_until_adapting(two, dina, "superlink-killed")
@@ -135,7 +135,7 @@ def test_a_cut_network_costs_one_report_and_the_cohort_without_it_is_called_part
     two: Stage, dina: User, seconds: int
 ) -> None:
     name = f"cut-{seconds}"
-    arguments = ("--method", "emgup", "--seed", seconds, "--clients", 2, "--name", name)
+    arguments = ("--method", "emgup_paper", "--seed", seconds, "--clients", 2, "--name", name)
     used = dina.uses("report")
     run = two.start_run(*arguments)
     cell = wait_until_adapting(two, dina, name)

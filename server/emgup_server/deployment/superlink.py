@@ -72,8 +72,11 @@ def _small(scope: Scope) -> bool:
 
 
 def _local(scope: Scope) -> bool:
-    client = scope.get("client")
-    return client is not None and ipaddress.ip_address(client[0]).is_loopback
+    """Whether the caller is this machine: by a loopback address, or by the one that it called."""
+    client, server = scope.get("client"), scope.get("server")
+    if client is None:
+        return False
+    return ipaddress.ip_address(client[0]).is_loopback or (server is not None and client[0] == server[0])
 
 
 async def _refuse(status: int, scope: Scope, send: Send) -> None:
