@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.flower]
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with stage(tmp_path_factory.mktemp("faults")) as made:
         for number, name in enumerate(("dina", "emil")):
-            made.add_user(name, toy_user(number, seconds=12.0)).start()
+            made.add_user(name, toy_user(number, seconds=120.0)).start()
         for user in made.users:
             assert user.running is not None
             user.running.wait_until_up()
