@@ -60,11 +60,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Personalization:
-    """An adaptation and its key, the share of decisions that it changed, and the scores if the file holds labels."""
+    """An adaptation and its key, what can be said about it without labels, and the scores if the file holds labels.
+
+    Attributes:
+        predictions_changed: share of the test windows' decisions that it changed.
+        confidence: mean probability of its decisions; None where they were made while the model changed.
+        test_windows: how many there are.
+    """
 
     adaptation: Adaptation
     key: str
     predictions_changed: float
+    confidence: float | None
+    test_windows: int
     evaluation: Evaluation | None
 
 
@@ -103,17 +111,19 @@ def personalize(
     key = adaptation_key(release, task, windows, precision)
     test = windows.test.to(place)
     before = predict_logits(model, test).argmax(1)
+    confidence = None
     if task.streaming is not None:
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
         length = release.manifest.windows.sequence_length
         target = Target(windows.adapt.to(place), length, windows.ring, release.statistics)
         adaptation = known(key) or _adapt(model, target, task)
-        after = predict_logits(adaptation.model.to(place), test).argmax(1)
+        logits = predict_logits(adaptation.model.to(place), test)
+        after, confidence = logits.argmax(1), float(logits.softmax(1).amax(1).mean())
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adaptation, key, changed, evaluation)
+    return Personalization(adaptation, key, changed, confidence, len(before), evaluation)
 
 
 def adaptation_key(release: Release, task: Task, windows: UserWindows, precision: Precision = "fp32") -> str:

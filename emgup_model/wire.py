@@ -1,7 +1,8 @@
 """What clients and the server may say to each other: the only schema both sides share. No Flower in here.
 
-A reply is one status code, and for a personalized user seven more bounded integers. There is no field that could hold
-an array, a text or a real number, on either side: the client builds a fresh reply, and the server decodes it again.
+A reply is one status code, and for a personalized user a few more bounded integers: exact metrics in a simulation, the
+coarse levels that the user's policy allows from a deployed client. There is no field that could hold an array, a text
+or a real number, on either side: the client builds a fresh reply, and the server decodes it again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from emgup_model.data.recording import check_name
 from emgup_model.errors import DataError, EmgupError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import Scenario
+from emgup_model.report_wire import MAX_SCALARS, check_levels
 
 OFFER = "offer"
 """Name of the query "do you hold release X?"."""
@@ -50,6 +52,7 @@ class Status(IntEnum):
     CRASHED = 9
     STORAGE_ERROR = 10
     INTERNAL = 11
+    REPORTED = 12
 
 
 class _Strict(BaseModel):
@@ -79,22 +82,29 @@ class Result(_Strict):
     adapt_ms: int = Field(ge=0, le=10**9, description="time the adaptation took")
 
 
+Levels = Annotated[dict[str, int], AfterValidator(check_levels)]
+
+
 class Reply(_Strict):
-    """A status code, and a result exactly when the status is OK."""
+    """A status code; a result exactly when the status is OK, a report exactly when it is REPORTED."""
 
     status: Status
     result: Result | None = None
+    report: Levels | None = Field(None, description="levels of scalars of the catalogue, by name")
 
     def encode(self) -> dict[str, int]:
         """Flat integers, ready for a metric record."""
         if (self.status is Status.OK) != (self.result is not None):
             raise WireError("a reply carries a result exactly when its status is OK")
-        return {"status": int(self.status), **(self.result.model_dump() if self.result else {})}
+        if (self.status is Status.REPORTED) != (self.report is not None):
+            raise WireError("a reply carries a report exactly when its status is REPORTED")
+        values = self.result.model_dump() if self.result else self.report or {}
+        return {"status": int(self.status), **values}
 
     @classmethod
     def decode(cls, values: Mapping[Any, Any]) -> Reply:
         """Inverse of :meth:`encode`. Raises WireError for anything that encode could not have made."""
-        if not 1 <= len(values) <= 1 + len(Result.model_fields):
+        if not 1 <= len(values) <= 1 + max(len(Result.model_fields), MAX_SCALARS):
             raise WireError("wrong number of values")
         if any(type(v) is not int for v in values.values()):
             raise WireError("a value is not an integer")
@@ -103,6 +113,11 @@ class Reply(_Strict):
         if code not in Status._value2member_map_:
             raise WireError("no known status code")
         status = Status(code)
+        if status is Status.REPORTED:
+            try:
+                return cls(status=status, report=check_levels(rest))
+            except ValueError as e:
+                raise WireError(str(e)) from None
         if status is not Status.OK:
             if rest:
                 raise WireError("values beside a status that carries none")

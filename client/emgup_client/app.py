@@ -16,14 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from emgup_client.egress.policy import EgressPolicy
+from emgup_client.egress.record import build_levels
 from emgup_client.exporter import exporter
 from emgup_client.releases import ReleaseCache
-from emgup_client.vault import MAX_ATTEMPTS, VaultCell, locked_cell, private_dir
+from emgup_client.vault import EVALUATION, MAX_ATTEMPTS, VaultCell, locked_cell, private_dir
 from emgup_model.backbones import Precision
 from emgup_model.config import parse
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.streaming import StreamingConfig
-from emgup_model.methods import parse_method
+from emgup_model.methods import MethodConfig, parse_method
 from emgup_model.methods.base import copy_model
 from emgup_model.personalize import Adaptation, Known, Personalization, personalize
 from emgup_model.release import Release, ReleaseFiles, state_tensors
@@ -65,6 +67,8 @@ class ClientSettings:
         device: torch device to adapt on, or ``auto``.
         precision: of the backbone's arithmetic.
         threads: threads torch may use; None leaves torch's own choice.
+        allowed: raises ConfigError for a method, by name and settings, that the client does not run.
+        policy: of a deployed client: what its user lets it report. None in simulations, which report exact numbers.
     """
 
     home: Path
@@ -73,6 +77,8 @@ class ClientSettings:
     device: str = "cpu"
     precision: Precision = "fp32"
     threads: int | None = None
+    allowed: Callable[[str, MethodConfig], None] = lambda name, method: None
+    policy: EgressPolicy | None = None
 
 
 def make_app(settings_from_context: Callable[[Context], ClientSettings]) -> ClientApp:
@@ -95,7 +101,9 @@ def make_app(settings_from_context: Callable[[Context], ClientSettings]) -> Clie
     @app.train()
     def train(message: Message, context: Context) -> Message:
         request = decode_request(Personalize, _request(message))
-        return _answer(personalize_once(request, settings_from_context(context)), message)
+        settings = settings_from_context(context)
+        reply = personalize_once(request, settings)
+        return _answer(reply if settings.policy is None else report(reply, request, settings), message)
 
     return app
 
@@ -120,6 +128,7 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
         try:
             release = _cache(settings).open(request.release_id)
             method = parse_method(_json(request.method), "the requested method")
+            settings.allowed(request.method_name, method)
             task = Task(method, request.protocol, request.scenario, request.seed, _streaming(request))
             outcome = personalize(
                 subject.recordings, release, task, settings.device, _known(cell, release), settings.precision
@@ -173,6 +182,18 @@ def reply_of(outcome: Personalization) -> Reply:
     )
 
 
+def report(reply: Reply, request: Personalize, settings: ClientSettings) -> Reply:
+    """What the user's policy makes of a reply: coarse levels in place of exact numbers; failures as they are.
+
+    The noise is not in here: the gate adds it, on what it lets pass.
+    """
+    if settings.policy is None or reply.status not in (Status.OK, Status.NOT_EVALUATED):
+        return reply
+    with locked_cell(settings.home, settings.subject(request.user).name, request.cell) as cell:
+        evaluation = json.loads((cell.folder / EVALUATION).read_bytes())
+    return Reply(status=Status.REPORTED, report=build_levels(settings.policy, evaluation))
+
+
 def _evaluation(outcome: Personalization, request: Personalize, user: str, dataset: str) -> dict[str, Any]:
     """What the vault keeps beside the weights: what was done to whom, the method's log, every number of the scores."""
     scores: dict[str, Any] = dataclasses.asdict(outcome.evaluation) if outcome.evaluation else {}
@@ -191,6 +212,8 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,
         "predictions_changed": outcome.predictions_changed,
+        "confidence": outcome.confidence,
+        "test_windows": outcome.test_windows,
         **scores,
         "log": outcome.adaptation.log,
     }

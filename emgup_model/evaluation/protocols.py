@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from emgup_model.data.store import RecordingInfo
-from emgup_model.data.windows import WindowedUser
 from emgup_model.errors import DataError
+
+if TYPE_CHECKING:  # the wire schema names the protocols: processes that only pass messages on load no torch for it
+    import torch
+
+    from emgup_model.data.store import RecordingInfo
+    from emgup_model.data.windows import WindowedUser
 
 Protocol = Literal["transductive", "inductive", "later_sessions", "streaming"]
 """transductive: adapt and test on the first session's windows (what the paper's predecessor does).
@@ -50,5 +52,5 @@ def split_recordings(
 
 def select(user: WindowedUser, names: Sequence[str]) -> torch.Tensor:
     """(N,) bool: windows of the recordings ``names``."""
-    wanted = torch.tensor([n in set(names) for n in user.names])
+    wanted = user.recording.new_tensor([n in set(names) for n in user.names]).bool()
     return wanted[user.recording]

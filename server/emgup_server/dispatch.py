@@ -58,7 +58,7 @@ def dispatch(
     for cell in cells:
         if why := refused.get((cell.release_id, node_of[cell.user])):
             lost = isinstance(why, Failure) and why.transient
-            tally[ledger.record_failure(cell, f"no release: {_text(why)}", lost=lost).row.status] += 1
+            tally[ledger.record_failure(cell, f"no release: {refusal_text(why)}", lost=lost).row.status] += 1
         else:
             ready.append(cell)
     complete = 0
@@ -119,7 +119,8 @@ def supply(
     return refused
 
 
-def _text(outcome: Reply | Failure) -> str:
+def refusal_text(outcome: Reply | Failure) -> str:
+    """Why a client could not be given a release."""
     return outcome.status.name.lower() if isinstance(outcome, Reply) else str(outcome)
 
 

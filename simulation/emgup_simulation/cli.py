@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 
 from emgup_model.errors import ConfigError, EmgupError
+from emgup_server.deployment.cli import server
+from emgup_simulation.client_cli import client
 from emgup_simulation.data_cli import app as data_app
 from emgup_simulation.model_cli import app as model_app
 
@@ -23,6 +25,8 @@ bench_app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(model_app, name="model")
+app.add_typer(server, name="server")
+app.add_typer(client, name="client")
 
 PIPED_WIDTH = 120
 """Columns when the output is not a terminal, whose own width would be guessed as 80."""

@@ -59,7 +59,7 @@ def test_a_result_survives_the_wire(result: Result) -> None:
     assert all(type(v) is int for v in reply.encode().values())
 
 
-@pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])
+@pytest.mark.parametrize("status", [s for s in Status if s not in (Status.OK, Status.REPORTED)])
 def test_every_other_status_is_one_integer(status: Status) -> None:
     assert Reply.decode(Reply(status=status).encode()) == Reply(status=status)
     assert Reply(status=status).encode() == {"status": int(status)}

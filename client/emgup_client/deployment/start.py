@@ -1,0 +1,105 @@
+"""`emgup client start`: gate, SuperNode and the process that starts ClientApps, kept running together."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import httpx
+
+from emgup_client.deployment.config import ClientConfig, ClientHome
+from emgup_client.vault import write_private
+from emgup_model.errors import RunError
+from emgup_model.processes import Program, Tell, flower_environment, keep_running
+
+
+def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
+    """Run until Ctrl-C or SIGTERM.
+
+    Raises:
+        ConfigError: the client's settings are wrong.
+        RunError: another client runs with the same folder, or a program does not start.
+    """
+    config = home.config()
+    lock = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise RunError(f"a client with the folder {home.path} is running already") from None
+    runtime, gate = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    environment = flower_environment(home.flower_home)
+    programs = [
+        Program("gate", _gate(home, config, gate), environment, lambda: _listening(gate)),
+        Program("supernode", _supernode(home, gate, runtime), environment, lambda: _healthy(runtime)),
+        Program("superexec", _module("superexec", home, runtime), environment),
+    ]
+
+    def note() -> None:
+        write_private(home.state, json.dumps({"pid": os.getpid(), "since": time.time(), "runtime": runtime}))
+        up()
+
+    try:
+        keep_running(programs, home.logs, tell, note)
+    finally:
+        home.state.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _gate(home: ClientHome, config: ClientConfig, gate: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "emgup_client.egress.gate"),
+        *("--home", str(home.path)),
+        *("--listen", gate.rpartition(":")[2]),
+        *("--superlink", config.superlink),
+        *("--root-certificates", str(home.root_certificates)),
+        *("--supernode-key", str(home.supernode_key)),
+        *("--bundle", config.bundle_sha256),
+    ]
+
+
+def _supernode(home: ClientHome, gate: str, runtime: str) -> list[str]:
+    """The SuperNode knows the gate only, by the gate's own certificate: nothing goes around it."""
+    host, _, port = runtime.rpartition(":")
+    return [
+        *_module("supernode", home),
+        *("--superlink", gate),
+        *("--root-certificates", str(home.loopback_certificate)),
+        *("--auth-supernode-private-key", str(home.supernode_key)),
+        *("--isolation", "process"),
+        *("--superexec-auth-secret-file", str(home.superexec_secret)),
+        *("--host", host),
+        *("--port", port),
+    ]
+
+
+def _module(name: str, home: ClientHome, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"emgup_client.deployment.{name}", str(home.path), *arguments]
+
+
+def _healthy(runtime: str) -> bool:
+    try:
+        return httpx.get(f"http://{runtime}/health", timeout=1, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _listening(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on at the moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
