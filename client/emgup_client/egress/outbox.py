@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from flwr.proto.fleet_pb2 import PushMessagesResponse
 from flwr.proto.message_pb2 import PushObjectRequest
@@ -16,7 +17,7 @@ from google.protobuf.message import DecodeError
 from emgup_client.egress.audit import AuditLog
 from emgup_client.egress.policy import MAX_PADDINGS
 from emgup_client.egress.replies import Outgoing, Request, answer
-from emgup_client.egress.upstream import Answer, SuperLink
+from emgup_client.egress.upstream import Answer
 from emgup_model.wire import Reply
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ class Wire:
     The same bytes again (a heartbeat every 30 s) are counted, and the counts noted now and then: "repeats".
     """
 
-    def __init__(self, superlink: SuperLink, audit: AuditLog, note_every_s: float = 3600.0) -> None:
-        self._superlink, self._audit, self._every = superlink, audit, note_every_s
+    def __init__(self, post: Callable[[str, bytes], Answer], audit: AuditLog, note_every_s: float = 3600.0) -> None:
+        self._post, self._audit, self._every = post, audit, note_every_s
         self._lock = threading.Lock()
         self._said: set[tuple[str, bytes]] = set()
         self._repeats: Counter[str] = Counter()
@@ -51,7 +52,7 @@ class Wire:
                     self._said = {(name, body)}
             if time.monotonic() - self._noted > self._every:
                 self._note_repeats()
-        return self._superlink.post(f"/v1/fleet/{name}", body)
+        return self._post(f"/v1/fleet/{name}", body)
 
     def close(self) -> None:
         """Note what was said again since the last time."""
