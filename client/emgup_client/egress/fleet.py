@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,12 +66,17 @@ M = TypeVar("M", bound=Message)
 
 @dataclass
 class _Open:
-    """A request of the server that was handed down and is not answered yet."""
+    """A request of the server that was handed down and is not answered yet.
+
+    ``tree`` and ``objects``: the reply, as far as it was pushed. ``fetched``: answers to pull-object by object id, kept
+    until the request is confirmed: a SuperNode whose patience ends during a large one asks for it again.
+    """
 
     request: Request
     personalize: Personalize | None = None
     tree: ObjectTree | None = None
     objects: dict[str, bytes] = field(default_factory=dict)
+    fetched: dict[str, bytes] = field(default_factory=dict)
 
 
 class Fleet:
@@ -201,18 +205,23 @@ class Fleet:
         asked = _parse(PullObjectRequest, body)
         entry = self._asked_for(asked.run_id, asked.object_id)
         made = PullObjectRequest(node=self._own(), run_id=asked.run_id, object_id=asked.object_id)
+        if (known := entry.fetched.get(asked.object_id)) is not None and body == made.SerializeToString(
+            deterministic=True
+        ):
+            return Answer(200, known)
         answer, response = self._pass("pull-object", body, made, PullObjectResponse)
         if response is None or not response.object_content:
             return answer
         if _sha256(response.object_content) != asked.object_id:
             raise EgressError("the server sent other bytes than it announced")
+        entry.fetched[asked.object_id] = answer.body
         if entry.request.metadata.message_type == _TRAIN:
             entry.personalize = _personalize(response.object_content) or entry.personalize
         return answer
 
     def _confirm(self, body: bytes) -> Answer:
         asked = _parse(ConfirmMessageReceivedRequest, body)
-        self._asked_for(asked.run_id, asked.message_object_id)
+        self._asked_for(asked.run_id, asked.message_object_id).fetched.clear()
         made = ConfirmMessageReceivedRequest(
             node=self._own(), run_id=asked.run_id, message_object_id=asked.message_object_id
         )
@@ -328,11 +337,6 @@ class Fleet:
             return Answer(answer.status if answer.status in (401, 403, 502, 503, 504) else 400), None
         response = _parse(kind, answer.body)
         return _ok(response), response
-
-
-def now() -> float:
-    """Seconds of a clock that never goes back."""
-    return time.monotonic()
 
 
 def _ok(message: Message) -> Answer:

@@ -18,6 +18,7 @@ from emgup_client.egress.audit import AuditLog
 from emgup_client.egress.policy import MAX_PADDINGS
 from emgup_client.egress.replies import Outgoing, Request, answer
 from emgup_client.egress.upstream import Answer
+from emgup_model.report_wire import TOP
 from emgup_model.wire import Reply
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,15 @@ log = logging.getLogger(__name__)
 MAX_SESSION = 128
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _UNREACHABLE = (502, 503, 504)
+
+
+def in_words(reply: Reply | None) -> str:
+    """What a reply says."""
+    if reply is None:
+        return "the fixed error, which says nothing"
+    if reply.report is None:
+        return f"status {reply.status.name.lower()}"
+    return "report: " + ", ".join(f"{name} {level}/{TOP}" for name, level in reply.report.items())
 
 
 class Wire:
@@ -40,13 +50,19 @@ class Wire:
         self._repeats: Counter[str] = Counter()
         self._noted = time.monotonic()
 
-    def send(self, name: str, body: bytes) -> Answer:
-        """Note and send. Raises OSError when it cannot be noted; it is not sent then."""
+    def send(self, name: str, body: bytes, words: str = "") -> Answer:
+        """Note and send. Raises OSError when it cannot be noted; it is not sent then.
+
+        Args:
+            name: of the call.
+            body: of the request.
+            words: what the bytes say, for the people who read the log.
+        """
         with self._lock:
             if (name, body) in self._said:
                 self._repeats[name] += 1
             else:
-                self._audit.note(name, True, "", body)
+                self._audit.note(name, True, words, body)
                 self._said.add((name, body))
                 if len(self._said) > 10_000:
                     self._said = {(name, body)}
@@ -113,14 +129,14 @@ class Outbox:
                     return
                 _, _, request, reply, node_id = heapq.heappop(self._queue)
             try:
-                self._deliver(answer(request, reply, node_id), request)
+                self._deliver(answer(request, reply, node_id), request, in_words(reply))
             except Exception:
                 log.exception("a reply could not be sent; the client answers again when asked again")
 
-    def _deliver(self, outgoing: Outgoing, request: Request) -> None:
+    def _deliver(self, outgoing: Outgoing, request: Request, words: str) -> None:
         end = request.metadata.created_at + request.metadata.ttl
         body = outgoing.push.SerializeToString(deterministic=True)
-        response = self._insist("push-messages", body, end)
+        response = self._insist("push-messages", body, end, words)
         if response.status != 200:
             log.warning("the server does not take a reply: HTTP %d", response.status)
             return
@@ -136,12 +152,12 @@ class Outbox:
                 object_content=content,
                 session_id=session if len(session) <= MAX_SESSION else "",
             )
-            self._insist("push-object", push.SerializeToString(deterministic=True), end)
+            self._insist("push-object", push.SerializeToString(deterministic=True), end, words)
 
-    def _insist(self, name: str, body: bytes, end: float) -> Answer:
+    def _insist(self, name: str, body: bytes, end: float, words: str) -> Answer:
         """Send, again where the server is not reached, until the request has expired."""
         for pause in itertools.chain(_RETRY_S, itertools.repeat(_RETRY_S[-1])):
-            response = self._wire.send(name, body)
+            response = self._wire.send(name, body, words)
             if response.status not in _UNREACHABLE or time.time() + pause > end or self._stopping:
                 return response
             with self._wake:

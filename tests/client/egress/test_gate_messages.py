@@ -22,7 +22,7 @@ from flwr.proto.fleet_pb2 import (
     RegisterNodeFleetRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse, PushObjectRequest
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResponse, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -32,15 +32,7 @@ from hypothesis import strategies as st
 from emgup_client.egress.audit import first_break, read_audit
 from emgup_client.egress.fleet import MAX_BODY_BYTES, PREFIX
 from emgup_model.wire import Status
-from tests.client.egress.stub import (
-    NODE,
-    PUBLIC_KEY,
-    REPORT,
-    HandMadeNode,
-    StubSuperLink,
-    make_policy,
-    request,
-)
+from tests.client.egress.stub import NODE, PUBLIC_KEY, REPORT, RUN, HandMadeNode, StubSuperLink, make_policy, request
 
 CANARY = "CANARY-6f1d-alice"
 
@@ -92,6 +84,26 @@ def test_a_whole_session_is_in_the_audit_log_byte_for_byte(node: HandMadeNode) -
     assert logged == list(dict.fromkeys(node.superlink.said))
     repeats = next(line for line in lines if line["kind"] == "repeats")
     assert "send-node-heartbeat 2 times" in repeats["reason"]
+
+
+def test_a_large_object_is_fetched_once_until_it_is_confirmed(node: HandMadeNode) -> None:
+    message = request()
+    node.superlink.queue.append(message)
+    node.call("pull-messages", PullMessagesRequest(node=Node(node_id=NODE)))
+    pull = PullObjectRequest(node=Node(node_id=NODE), run_id=RUN, object_id=message.object_id)
+    answers = [node.call("pull-object", pull) for _ in range(3)]
+    assert [a.status for a in answers] == [200] * 3
+    assert len({a.body for a in answers}) == 1
+    assert [n for n, _ in node.superlink.said].count("pull-object") == 1
+
+
+def test_the_log_says_in_words_what_was_sent(node: HandMadeNode) -> None:
+    node.push(reply_to(ask(node), REPORT))
+    node.answered()
+    node.push(reply_to(ask(node, "c"), {"status": 4}))
+    node.answered()
+    said = {line["reason"] for line in read_audit(node.home) if line["kind"] == "push-object"}
+    assert said == {"report: predictions_changed 21/63, confidence 59/63", "status data_error"}
 
 
 def test_a_status_passes_and_is_counted(node: HandMadeNode) -> None:

@@ -216,6 +216,7 @@ def test_a_session_through_the_process_and_who_may_speak(place: Place, monkeypat
     assert sent == list(dict.fromkeys(place.stub.said))
 
 
+@pytest.mark.slow
 def test_the_budget_outlives_a_killed_gate(place: Place) -> None:
     place.start()
     node = OverHttp(place)
