@@ -31,7 +31,9 @@ from hypothesis import strategies as st
 
 from emgup_client.egress.audit import first_break, read_audit
 from emgup_client.egress.fleet import MAX_BODY_BYTES, PREFIX
-from emgup_model.wire import Status
+from emgup_client.egress.record import EgressError
+from emgup_client.egress.replies import Request, answer, understand
+from emgup_model.wire import Reply, Status
 from tests.client.egress.stub import NODE, PUBLIC_KEY, REPORT, RUN, HandMadeNode, StubSuperLink, make_policy, request
 
 CANARY = "CANARY-6f1d-alice"
@@ -212,21 +214,53 @@ def test_bytes_beside_what_was_understood_are_refused(node: HandMadeNode, level:
     """Every object is named by its own hash, so a hostile app can announce what it likes: a field nobody knows."""
     extra = {"MetricRecord": b"\xfa\x7f\x06CANARY", "RecordDict": b"      ", "Message": b"\xfa\x7f\x06CANARY"}
     reply = reply_to(ask(node), REPORT)
-    contents = [v.deflate() for v in get_all_nested_objects(reply).values()]  # record, record dict, message
+    made, tree = rebuilt(reply, lambda kind, body: body + extra[kind] if kind == level else body)
+    assert node.push(reply, {_name(c): c for c in made}, tree)[-1] == 400
+    assert reasons(node) == ["the reply is not in canonical form"]
+    assert node.superlink.payload == 0
+    assert all(b"CANARY" not in body for _, body in node.superlink.said)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_reply_with_changed_bytes_passes_only_if_it_is_another_allowed_one(data: st.DataObject) -> None:
+    """Also where the hostile app names every object by its new hash."""
+    message = request()
+    asked = Request(message.metadata, frozenset(), 0.0)
+    level = data.draw(st.sampled_from(["MetricRecord", "RecordDict", "Message"]))
+
+    def change(kind: str, body: bytes) -> bytes:
+        if kind != level:
+            return body
+        at = data.draw(st.integers(0, len(body) - 1))
+        end = data.draw(st.integers(at, min(len(body), at + 2)))
+        return body[:at] + data.draw(st.binary(max_size=4)) + body[end:]
+
+    made, tree = rebuilt(reply_to(message, REPORT), change)
+    try:
+        reply = understand({_name(c): c for c in made}, tree, asked)
+    except EgressError:
+        return
+    if reply is not None:
+        sent = answer(asked, reply, NODE)
+        assert set(made[:2]) <= set(sent.objects.values())  # nothing was in it but what goes out
+        assert Reply.decode(reply.encode()) == reply
+
+
+def rebuilt(reply: Message, change: Callable[[str, bytes], bytes]) -> tuple[list[bytes], ObjectTree]:
+    """(record, record dict, message; their tree) with changed bodies, proper headers, and names that fit."""
+    contents = [v.deflate() for v in get_all_nested_objects(reply).values()]
     made: list[bytes] = []
     for content in contents:
         for old, new in zip(contents, made, strict=False):
             content = content.replace(_name(old).encode(), _name(new).encode())
         head, _, body = content.partition(b"\0")
-        body += extra[level] if head.startswith(level.encode()) else b""
+        body = change(head.split(b" ")[0].decode(), body)
         made.append(head.rsplit(b" ", 1)[0] + b" %d\0" % len(body) + body)
     tree = ObjectTree(object_id=_name(made[0]))
     for content in made[1:]:
         tree = ObjectTree(object_id=_name(content), children=[tree])
-    assert node.push(reply, {_name(c): c for c in made}, tree)[-1] == 400
-    assert reasons(node) == ["the reply is not in canonical form"]
-    assert node.superlink.payload == 0
-    assert all(b"CANARY" not in body for _, body in node.superlink.said)
+    return made, tree
 
 
 def _name(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from emgup_client.egress.policy import EgressPolicy
 from emgup_client.egress.record import EgressError
 from emgup_client.egress.use_ledger import FILE as USES
 from emgup_client.egress.use_ledger import UseLedger
+from emgup_model.config import configs_dir
 from emgup_model.errors import DataError
 from tests.client.egress.stub import POLICY, make_policy
 
@@ -109,6 +111,26 @@ def test_a_debit_that_cannot_be_made_durable_sends_nothing(tmp_path: Path, monke
     assert made.report("r", "1", LEVELS)[1]
     made.close()
     assert len((tmp_path / USES).read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("room", [0, 1, 40])
+def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path, room: int) -> None:
+    """The kernel cuts the write off in the middle, as a full disk does."""
+    log = AuditLog(tmp_path)
+    log.note("pull-messages", True, "", b"x" * 50)
+    size = (tmp_path / FILE).stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, hard))
+    try:
+        with pytest.raises(OSError):
+            log.note("push-object", True, "", b"y" * 50)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / FILE).stat().st_size == size
+    log.note("push-object", True, "", b"y" * 50)
+    log.close()
+    assert [line["kind"] for line in read_audit(tmp_path)] == ["pull-messages", "push-object"]
+    assert first_break(read_audit(tmp_path)) is None
 
 
 KILLED = """
@@ -236,3 +258,6 @@ def test_the_command_prints_everything_that_left(tmp_path: Path) -> None:
     assert "REFUSED" in done.output
     assert "not one record" in done.output
     assert "3 lines, the chain is intact" in done.output
+    done = CliRunner().invoke(app, ["check-policy", str(configs_dir() / "privacy" / "default.yaml")])
+    assert "3 scalars, 10 bits" in done.output
+    assert "can never carry more than 4072 bits" in done.output
