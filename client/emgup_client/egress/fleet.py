@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -58,6 +58,8 @@ MAX_BODY_BYTES = 1 << 16
 """Of anything that the SuperNode may say."""
 MAX_OPEN = 64
 """Requests of the server that are remembered."""
+MAX_NOTED = 1000
+"""Refusals of one kind that a gate notes."""
 MAX_SETTINGS_BYTES = 1 << 20
 _TRAIN = "train"
 
@@ -100,6 +102,7 @@ class Fleet:
         self._node: Node | None = None
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._runs: set[int] = set()
+        self._refused: Counter[str] = Counter()
         self._calls: dict[str, Callable[[bytes], Answer]] = {
             "activate-node": self._activate,
             "deactivate-node": self._deactivate,
@@ -129,9 +132,12 @@ class Fleet:
             return self.refuse(name if name in self._calls else "unknown-call", f"the gate failed: {type(e).__name__}")
 
     def refuse(self, kind: str, reason: str, status: int = 400) -> Answer:
-        """Note a refusal."""
+        """Note a refusal, unless there were so many of its kind that the log would only fill the disk."""
+        self._refused[kind] += 1
         try:
-            self._audit.note(kind, False, reason)
+            if self._refused[kind] <= MAX_NOTED:
+                last = ": from here on such refusals are not noted" if self._refused[kind] == MAX_NOTED else ""
+                self._audit.note(kind, False, reason + last)
         except OSError:
             log.exception("a refusal could not be noted")
         log.warning("refused %s: %s", kind, reason)

@@ -102,6 +102,9 @@ class Outbox:
     def put(self, request: Request, reply: Reply | None, node_id: int) -> None:
         """Have a reply sent, or with None the fixed error."""
         due = self._due(request)
+        if due is None:
+            log.warning("a reply missed every moment that the policy leaves it, and is not sent")
+            return
         with self._wake:
             heapq.heappush(self._queue, (due, next(self._number), request, reply, node_id))
             self._wake.notify()
@@ -113,12 +116,12 @@ class Outbox:
             self._wake.notify()
         self._thread.join(timeout=60)
 
-    def _due(self, request: Request) -> float:
+    def _due(self, request: Request) -> float | None:
         now = time.monotonic()
         if self._pad == 0 or request.metadata.message_type != "train":
             return now
         moments = (request.arrived + self._pad * 2**k for k in range(MAX_PADDINGS))
-        return next((m for m in moments if m >= now), now)
+        return next((m for m in moments if m >= now), None)
 
     def _work(self) -> None:
         while True:

@@ -29,6 +29,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emgup_client.egress import fleet
 from emgup_client.egress.audit import first_break, read_audit
 from emgup_client.egress.fleet import MAX_BODY_BYTES, PREFIX
 from emgup_client.egress.record import EgressError
@@ -344,6 +345,14 @@ def test_nothing_is_said_before_the_node_is_activated(tmp_path: Path) -> None:
     assert node.call("pull-messages", PullMessagesRequest(node=Node(node_id=NODE))).status == 400
     assert node.superlink.said == []
     node.close()
+
+
+def test_a_flood_of_refusals_does_not_fill_the_disk(node: HandMadeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "MAX_NOTED", 5)
+    for _ in range(20):
+        assert node.call("push-logs", PullMessagesRequest()).status == 400
+    assert len(reasons(node)) == 5
+    assert "from here on" in reasons(node)[-1]
 
 
 def test_large_calls_are_refused(node: HandMadeNode) -> None:

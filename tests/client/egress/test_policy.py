@@ -51,6 +51,7 @@ def test_the_shipped_policy_is_small_noisy_and_label_free() -> None:
         ({"noise": {"kind": "gauss"}}, "gauss"),
         ({"limits": {**POLICY["limits"], "epsilon_for_life": 3.0}}, "no meaning without noise"),
         ({"limits": {**POLICY["limits"], "per_week": 3}}, "unknown key"),
+        ({"limits": {**POLICY["limits"], "pad_s": 0.5}}, "moments"),
         ({"surprise": 1}, "unknown key"),
     ],
 )
