@@ -69,9 +69,9 @@ class LimitsConfig(Frozen):
     """How often anything may leave, and when.
 
     Attributes:
-        reports_per_day, reports_for_life: fresh reports; one that was sent before is sent again unchanged, at no cost.
+        reports_per_day, reports_for_life: fresh reports; one that was sent before is sent again unchanged, as a status.
         epsilon_for_life: the sum of epsilon over all reports ever. None only without noise.
-        statuses_per_day, statuses_for_life: replies that carry a status code and no report.
+        statuses_per_day, statuses_for_life: replies that carry no fresh report.
         pad_s: an answer to a request to personalize leaves pad_s, 2 pad_s, 4 pad_s … after it, whichever comes first;
             0 sends at once, and then the time that the app took is visible.
     """

@@ -268,7 +268,7 @@ def _name(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_the_same_cell_gets_the_same_bytes_again_and_costs_nothing(tmp_path: Path) -> None:
+def test_the_same_cell_gets_the_same_bytes_again_and_is_one_report(tmp_path: Path) -> None:
     node = HandMadeNode(tmp_path / "home", StubSuperLink(), make_policy(reports_per_day=1))
     node.activate()
     for _ in range(3):

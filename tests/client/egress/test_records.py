@@ -73,6 +73,17 @@ def test_the_same_cell_gets_the_same_noisy_values_for_ever(tmp_path: Path) -> No
     again.close()
 
 
+def test_repeated_answers_are_counted_and_end(tmp_path: Path) -> None:
+    """Else hostile code could tell bits for ever by when it answers."""
+    made = ledger(tmp_path, Clock(), statuses_per_day=2)
+    made.report("r", "c", LEVELS)
+    made.report("r", "c", LEVELS)
+    made.report("r", "c", LEVELS)
+    with pytest.raises(EgressError, match="statuses for a day"):
+        made.report("r", "c", LEVELS)
+    made.close()
+
+
 def test_epsilon_for_life_is_enforced(tmp_path: Path) -> None:
     limits = {**POLICY["limits"], "epsilon_for_life": 2.5, "reports_per_day": 9, "reports_for_life": 9}
     noise = {"kind": "laplace", "epsilon": 1.0}
