@@ -190,7 +190,7 @@ def report(reply: Reply, request: Personalize, settings: ClientSettings) -> Repl
     if settings.policy is None or reply.status not in (Status.OK, Status.NOT_EVALUATED):
         return reply
     with locked_cell(settings.home, settings.subject(request.user).name, request.cell) as cell:
-        evaluation = json.loads((cell.folder / EVALUATION).read_bytes())
+        evaluation = json.loads(cell.read(EVALUATION))
     return Reply(status=Status.REPORTED, report=build_levels(settings.policy, evaluation))
 
 
