@@ -59,12 +59,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Personalization:
-    """An adaptation and its key, the share of decisions that it changed, and the scores if the file holds labels."""
+    """An adaptation and its key, the share of decisions that it changed, and the scores if the file holds labels.
+
+    ``confidence``: percentiles 0, 1, … 100 of the adapted model's largest probability over the test windows; no label
+    goes into them. Empty after streaming.
+    """
 
     adaptation: Adaptation
     key: str
     predictions_changed: float
     evaluation: Evaluation | None
+    confidence: tuple[float, ...] = ()
 
 
 def nothing_known(_: str) -> None:
@@ -93,17 +98,25 @@ def personalize(
     key = adaptation_key(release, task, windows)
     test = windows.test.to(device)
     before = predict_logits(model, test).argmax(1)
+    confidence: tuple[float, ...] = ()
     if task.streaming is not None:
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
         length = release.manifest.windows.sequence_length
         target = Target(windows.adapt.to(device), length, windows.ring, release.statistics)
         adaptation = known(key) or _adapt(model, target, task)
-        after = predict_logits(adaptation.model.to(device), test).argmax(1)
+        logits = predict_logits(adaptation.model.to(device), test)
+        confidence, after = confidence_percentiles(logits), logits.argmax(1)
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adaptation, key, changed, evaluation)
+    return Personalization(adaptation, key, changed, evaluation, confidence)
+
+
+def confidence_percentiles(logits: torch.Tensor) -> tuple[float, ...]:
+    """101 percentiles of the largest class probability, from logits (N, K)."""
+    largest = logits.softmax(1).amax(1).numpy()
+    return tuple(round(float(p), 6) for p in np.percentile(largest, np.arange(101)))
 
 
 def adaptation_key(release: Release, task: Task, windows: UserWindows) -> str:

@@ -139,11 +139,10 @@ def _known(cell: VaultCell, release: Release) -> Known:
     def look(key: str) -> Adaptation | None:
         if (found := cell.sibling(key)) is None:
             return None
-        weights, evaluation = found
         model = copy_model(release.model)
         try:
-            model.load_state_dict(load_safetensors(weights))
-            return Adaptation(model, evaluation["log"], evaluation["adapt_seconds"])
+            model.load_state_dict(load_safetensors(found.weights))
+            return Adaptation(model, found.evaluation["log"], found.evaluation["adapt_seconds"])
         except (SafetensorError, RuntimeError, KeyError):
             return None
 
@@ -186,6 +185,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,
         "predictions_changed": outcome.predictions_changed,
+        "confidence": list(outcome.confidence),
         **scores,
         "log": outcome.adaptation.log,
     }

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from emgup_model.errors import ConfigError, EmgupError
+from emgup_simulation.client_cli import client as client_app
 from emgup_simulation.data_cli import app as data_app
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(client_app, name="client")
 
 PIPED_WIDTH = 120
 """Columns when the output is not a terminal, whose own width would be guessed as 80."""
