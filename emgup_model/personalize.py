@@ -24,6 +24,7 @@ from emgup_model.errors import ConfigError, DataError
 from emgup_model.evaluation.metrics import user_metrics
 from emgup_model.evaluation.streaming import StreamingConfig, stream
 from emgup_model.methods import Target, adapt, predict_logits
+from emgup_model.methods.checkpoints import Checkpoints, Store
 from emgup_model.release import Release
 from emgup_model.task import Task, UserWindows, load_user
 
@@ -77,7 +78,12 @@ def nothing_known(_: str) -> None:
 
 
 def personalize(
-    user_path: Path, release: Release, task: Task, device: str = "cpu", known: Known = nothing_known
+    user_path: Path,
+    release: Release,
+    task: Task,
+    device: str = "cpu",
+    known: Known = nothing_known,
+    checkpoints: Store | None = None,
 ) -> Personalization:
     """Adapt a verified release to one user's recordings.
 
@@ -87,6 +93,8 @@ def personalize(
         task: method, protocol, scenario and seed.
         device: torch device.
         known: adaptations made before. Protocols that differ in their test windows only share one.
+        checkpoints: where a killed adaptation's state is found again; streaming, which adapts anew all the time, has
+            no use for it.
 
     Raises:
         DataError: the file does not fit the release, is too short, or (where labelled) shows one gesture only; the
@@ -103,7 +111,8 @@ def personalize(
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
         length = release.manifest.windows.sequence_length
-        target = Target(windows.adapt.to(device), length, windows.ring, release.statistics)
+        saved = None if checkpoints is None else Checkpoints(checkpoints, key)
+        target = Target(windows.adapt.to(device), length, windows.ring, release.statistics, saved)
         adaptation = known(key) or _adapt(model, target, task)
         logits = predict_logits(adaptation.model.to(device), test)
         confidence, after = confidence_percentiles(logits), logits.argmax(1)
