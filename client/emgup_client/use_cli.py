@@ -1,4 +1,4 @@
-"""Commands for the use of a personalized model: predict. Mounted below `emgup client`."""
+"""Commands for the use of a personalized model and the care of its vault. Mounted below `emgup client`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from emgup_model.errors import ConfigError
 
 HOME = Path("~/.emgup")
 
@@ -55,3 +57,48 @@ def predict(
     with output:
         summary = run(source, Decider(mine.model, mine.manifest, limit), output.decision)
     output.summary(summary)
+
+
+def forget(
+    home: HomeOption = HOME,
+    user: UserOption = None,
+    release: Annotated[
+        str | None, typer.Option(help="only what was made from this release (beginning of its id)")
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="every user of the vault")] = False,
+    releases: Annotated[bool, typer.Option("--releases", help="also the cached source releases")] = False,
+    key: Annotated[bool, typer.Option("--key", help="with --all: also the vault's key")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete personalized weights, checkpoints and all that was kept of their making."""
+    from emgup_client.forget import forget as run
+
+    if (user is None) == (not everybody):
+        raise ConfigError("say whose: --user NAME, or --all")
+    if key and (not everybody or release):
+        raise ConfigError("--key goes with --all and without --release: the key opens everything that is left")
+    whose = "everybody" if everybody else f"user '{user}'"
+    if not yes:
+        typer.confirm(f"Delete what {home} holds of {whose}? It cannot be undone.", abort=True)
+    gone = run(home.expanduser(), user, release, releases=releases, key=key)
+    print(f"deleted: {gone.cells} vault entries, {gone.releases} releases{', the key' if gone.key else ''}")
+
+
+def encrypt(
+    home: HomeOption = HOME,
+    keyring: Annotated[bool, typer.Option("--keyring", help="keep the key in the system's keyring")] = False,
+    key_file: Annotated[Path | None, typer.Option(help="keep the key in this file, best on another disk")] = None,
+) -> None:
+    """Encrypt the vault at rest (AES-256-GCM), now and from now on. Without its key the vault is lost."""
+    from emgup_client.vault_cipher import KeyPlace
+    from emgup_client.vault_encryption import encrypt_vault
+
+    if keyring == (key_file is not None):
+        raise ConfigError("say where the key is kept: --keyring, or --key-file FILE")
+    folder = home.expanduser().resolve()
+    if key_file is None:
+        place = KeyPlace(kind="keyring", name=str(folder))
+    else:
+        place = KeyPlace(kind="file", name=str(key_file.expanduser().resolve()))
+    changed = encrypt_vault(folder, place)
+    print(f"the vault is encrypted ({changed} files now); its key: {place.kind} {place.name}")

@@ -8,3 +8,5 @@ from emgup_client import use_cli
 
 client = typer.Typer(help="One user's machine.", no_args_is_help=True)
 client.command()(use_cli.predict)
+client.command()(use_cli.forget)
+client.command()(use_cli.encrypt)
