@@ -102,3 +102,37 @@ def encrypt(
         place = KeyPlace(kind="file", name=str(key_file.expanduser().resolve()))
     changed = encrypt_vault(folder, place)
     print(f"the vault is encrypted ({changed} files now); its key: {place.kind} {place.name}")
+
+
+def web(
+    recording: RecordingArgument = None,
+    home: HomeOption = HOME,
+    user: UserOption = None,
+    cell: CellOption = None,
+    release: ReleaseOption = None,
+    lsl: LslOption = None,
+    tcp: TcpOption = None,
+    stdin: StdinOption = False,
+    form: FormatOption = "csv",
+    reject: RejectOption = 0.05,
+    threshold: ThresholdOption = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="on 127.0.0.1; 0 = a free one")] = 0,
+) -> None:
+    """A page for this machine only: signal and decisions, personalization, and every byte that ever left."""
+    from emgup_client.live.choice import choose_source
+    from emgup_client.live.rejection import rejection_threshold
+    from emgup_client.personalized import open_personalized
+    from emgup_client.web.serve import serve
+
+    folder = home.expanduser()
+
+    def announce(address: str) -> None:
+        print(f"open {address}\nin a browser on this machine; the address is secret. Ctrl-C ends.", flush=True)
+
+    if recording is None and lsl is None and tcp is None and not stdin:
+        serve(folder, port, announce)
+        return
+    mine = open_personalized(folder, user, cell, release)
+    source = choose_source(mine.manifest, recording, lsl, tcp, stdin, form, realtime=True)
+    limit = rejection_threshold(mine.evaluation.get("confidence", ()), reject, threshold)
+    serve(folder, port, announce, mine, source, limit)
