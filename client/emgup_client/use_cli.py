@@ -136,3 +136,18 @@ def web(
     source = choose_source(mine.manifest, recording, lsl, tcp, stdin, form, realtime=True)
     limit = rejection_threshold(mine.evaluation.get("confidence", ()), reject, threshold)
     serve(folder, port, announce, mine, source, limit)
+
+
+def export(
+    onnx: Annotated[Path, typer.Option(help="the file to write")],
+    home: HomeOption = HOME,
+    user: UserOption = None,
+    cell: CellOption = None,
+    release: ReleaseOption = None,
+) -> None:
+    """Write the personalized model as an ONNX file, with the facts that a program needs to feed it."""
+    from emgup_client.export_onnx import export_onnx
+    from emgup_client.personalized import open_personalized
+
+    export_onnx(open_personalized(home.expanduser(), user, cell, release), onnx)
+    print(f"written: {onnx} (as private as the weights; keep it so)")

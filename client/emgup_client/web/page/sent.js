@@ -13,12 +13,12 @@ function bytes(n) {
   return n === 1 ? "1 byte" : `${n.toLocaleString("en")} bytes`;
 }
 
-// 16 bytes a line, as numbers and as text.
+// 16 bytes a line, 8 where there is no room, as numbers and as text.
 function dump(data) {
-  const lines = [];
-  for (let i = 0; i < data.length; i += 16) {
-    const part = [...data.subarray(i, i + 16)];
-    const hex = part.map((b) => b.toString(16).padStart(2, "0")).join(" ").padEnd(48);
+  const lines = [], width = window.innerWidth > 640 ? 16 : 8;
+  for (let i = 0; i < data.length; i += width) {
+    const part = [...data.subarray(i, i + width)];
+    const hex = part.map((b) => b.toString(16).padStart(2, "0")).join(" ").padEnd(3 * width);
     const text = part.map((b) => (b > 31 && b < 127 ? String.fromCharCode(b) : "·")).join("");
     lines.push(`${i.toString(16).padStart(6, "0")}  ${hex} ${text}`);
   }
