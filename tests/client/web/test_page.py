@@ -80,7 +80,7 @@ def test_the_page_shows_everything(
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
-    page.locator(".track rect").first.wait_for()
+    page.locator(".track rect").first.wait_for(state="attached")
     assert page.inner_text("#totals") == f"{3 + len(REPLY)} bytes in 2 messages; 1 refused"
     assert page.inner_text("#chain") == "log intact"
     assert "u0" in page.inner_text("#personal")
