@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emgup_model.errors import ConfigError
+from emgup_model.errors import ConfigError, RunError
 
 HOME = Path("~/.emgup")
 
@@ -151,3 +151,29 @@ def export(
 
     export_onnx(open_personalized(home.expanduser(), user, cell, release), onnx)
     print(f"written: {onnx} (as private as the weights; keep it so)")
+
+
+def personalize(
+    recording: Annotated[Path, typer.Argument(help="the user's recording file (.h5)", show_default=False)],
+    source: Annotated[Path, typer.Option("--release", help="folder of a source release")],
+    home: HomeOption = HOME,
+    trusted: Annotated[Path | None, typer.Option(help="release-signing keys to trust from now on")] = None,
+    method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps")] = "cpu",
+) -> None:
+    """Adapt a release to one user's recordings into the vault, without a server; what was killed goes on."""
+    from emgup_client.personalize_here import personalize_here
+    from emgup_client.personalized import open_personalized
+    from emgup_model.data.store import read_info
+    from emgup_model.wire import Status
+
+    folder = home.expanduser()
+    reply = personalize_here(folder, recording, source, trusted, method, seed, device)
+    if reply.status == Status.CRASHED:
+        raise RunError(
+            "three attempts took the process with them; find out why, then `emgup client forget` and try again"
+        )
+    mine = open_personalized(folder, read_info(recording).user)
+    changed = 100 * mine.evaluation["predictions_changed"]
+    print(f"in the vault: {mine.user}, {mine.cell[:12]}; {changed:.1f} % of the decisions changed")

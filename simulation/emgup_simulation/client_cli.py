@@ -7,6 +7,7 @@ import typer
 from emgup_client import use_cli
 
 client = typer.Typer(help="One user's machine.", no_args_is_help=True)
+client.command()(use_cli.personalize)
 client.command()(use_cli.predict)
 client.command()(use_cli.forget)
 client.command()(use_cli.encrypt)
