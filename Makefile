@@ -33,9 +33,10 @@ lint: $(STAMP) ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## speed and memory: one user's adaptation, source training, and federation against a bare loop
+bench: $(STAMP) ## speed and memory: one user, source training, live decisions, federation against a bare loop
 	$(BIN)/emgup bench cost
 	$(BIN)/emgup bench backbones
+	$(BIN)/emgup bench latency
 	$(BIN)/emgup bench overhead default --out runs/bench
 
 clean: ## remove the environment and caches; runs and data stay

@@ -23,3 +23,7 @@ class ReleaseError(EmgupError):
 
 class RunError(EmgupError):
     """A simulation or its runtime failed."""
+
+
+class VaultError(EmgupError):
+    """The private vault cannot be opened, or holds something that was altered."""

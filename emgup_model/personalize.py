@@ -25,6 +25,7 @@ from emgup_model.errors import ConfigError, DataError
 from emgup_model.evaluation.metrics import user_metrics
 from emgup_model.evaluation.streaming import StreamingConfig, stream
 from emgup_model.methods import Target, adapt, predict_logits
+from emgup_model.methods.checkpoints import Checkpoints, Store
 from emgup_model.release import Release
 from emgup_model.task import Task, UserWindows, load_user
 
@@ -66,6 +67,8 @@ class Personalization:
         predictions_changed: share of the test windows' decisions that it changed.
         confidence: mean probability of its decisions; None where they were made while the model changed.
         test_windows: how many there are.
+        confidence_percentiles: percentiles 0, 1, … 100 of the adapted model's largest probability; empty after
+            streaming.
     """
 
     adaptation: Adaptation
@@ -74,6 +77,7 @@ class Personalization:
     confidence: float | None
     test_windows: int
     evaluation: Evaluation | None
+    confidence_percentiles: tuple[float, ...] = ()
 
 
 def nothing_known(_: str) -> None:
@@ -87,6 +91,7 @@ def personalize(
     device: str = "cpu",
     known: Known = nothing_known,
     precision: Precision = "fp32",
+    checkpoints: Store | None = None,
 ) -> Personalization:
     """Adapt a verified release to one user's recordings.
 
@@ -97,6 +102,8 @@ def personalize(
         device: torch device, or ``auto``.
         known: adaptations made before. Protocols that differ in their test windows only share one.
         precision: of the backbone's arithmetic; the weights are float32 either way.
+        checkpoints: where a killed adaptation's state is found again; streaming, which adapts anew all the time, has
+            no use for it.
 
     Raises:
         ConfigError: no such device, or the method's settings do not fit the release.
@@ -111,19 +118,27 @@ def personalize(
     key = adaptation_key(release, task, windows, precision)
     test = windows.test.to(place)
     before = predict_logits(model, test).argmax(1)
-    confidence = None
+    confidence: float | None = None
+    percentiles: tuple[float, ...] = ()
     if task.streaming is not None:
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
         length = release.manifest.windows.sequence_length
-        target = Target(windows.adapt.to(place), length, windows.ring, release.statistics)
+        saved = None if checkpoints is None else Checkpoints(checkpoints, key)
+        target = Target(windows.adapt.to(place), length, windows.ring, release.statistics, saved)
         adaptation = known(key) or _adapt(model, target, task)
         logits = predict_logits(adaptation.model.to(place), test)
-        after, confidence = logits.argmax(1), float(logits.softmax(1).amax(1).mean())
+        after, largest = logits.argmax(1), logits.softmax(1).amax(1)
+        confidence, percentiles = float(largest.mean()), percentiles_of(largest)
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adaptation, key, changed, confidence, len(before), evaluation)
+    return Personalization(adaptation, key, changed, confidence, len(before), evaluation, percentiles)
+
+
+def percentiles_of(values: torch.Tensor) -> tuple[float, ...]:
+    """Percentiles 0, 1, … 100 of values (N,)."""
+    return tuple(round(float(p), 6) for p in np.percentile(values.numpy(), np.arange(101)))
 
 
 def adaptation_key(release: Release, task: Task, windows: UserWindows, precision: Precision = "fp32") -> str:

@@ -130,9 +130,8 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
             method = parse_method(_json(request.method), "the requested method")
             settings.allowed(request.method_name, method)
             task = Task(method, request.protocol, request.scenario, request.seed, _streaming(request))
-            outcome = personalize(
-                subject.recordings, release, task, settings.device, _known(cell, release), settings.precision
-            )
+            before, precision = _known(cell, release), settings.precision
+            outcome = personalize(subject.recordings, release, task, settings.device, before, precision, cell)
             reply = reply_of(outcome)
             evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
             cell.commit(save_safetensors(state_tensors(outcome.adaptation.model)), evaluation, reply, outcome.key)
@@ -153,11 +152,10 @@ def _known(cell: VaultCell, release: Release) -> Known:
     def look(key: str) -> Adaptation | None:
         if (found := cell.sibling(key)) is None:
             return None
-        weights, evaluation = found
         model = copy_model(release.model)
         try:
-            model.load_state_dict(load_safetensors(weights))
-            return Adaptation(model, evaluation["log"], evaluation["adapt_seconds"])
+            model.load_state_dict(load_safetensors(found.weights))
+            return Adaptation(model, found.evaluation["log"], found.evaluation["adapt_seconds"])
         except (SafetensorError, RuntimeError, KeyError):
             return None
 
@@ -214,6 +212,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "predictions_changed": outcome.predictions_changed,
         "confidence": outcome.confidence,
         "test_windows": outcome.test_windows,
+        "confidence_percentiles": list(outcome.confidence_percentiles),
         **scores,
         "log": outcome.adaptation.log,
     }

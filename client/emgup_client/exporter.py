@@ -17,7 +17,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from emgup_client.vault import private_dir
-from emgup_model.errors import ConfigError, DataError, NotApplicableError, ReleaseError
+from emgup_model.errors import ConfigError, DataError, NotApplicableError, ReleaseError, VaultError
 from emgup_model.wire import REPLY, Reply, Status, WireError
 
 LOG = "client.log"
@@ -29,6 +29,7 @@ _CODES: tuple[tuple[type[BaseException], Status], ...] = (
     (DataError, Status.DATA_ERROR),
     (WireError, Status.REQUEST_REFUSED),
     (OSError, Status.STORAGE_ERROR),
+    (VaultError, Status.STORAGE_ERROR),
 )
 
 

@@ -97,16 +97,36 @@ class WindowedUser:
         return out
 
 
+class CausalFilter:
+    """The high-pass of one recording, piece by piece: the pieces may be of any size, the result is the same bits."""
+
+    def __init__(self, rate: float, config: PreprocessingConfig) -> None:
+        """Raises DataError when the cut-off is not below half of ``rate`` (Hz)."""
+        if config.highpass_hz is not None and config.highpass_hz >= rate / 2:
+            raise DataError(f"highpass_hz {config.highpass_hz:g} must lie below half the sampling rate {rate:g} Hz")
+        self._sos = highpass_sections(rate, config)
+        self._state: np.ndarray | None = None
+
+    def __call__(self, emg: np.ndarray) -> np.ndarray:
+        """The next samples (T, C), filtered; float32 (T, C). The first one sets the steady state to start in."""
+        x = emg.astype(np.float64)
+        if self._sos is not None and len(x):
+            if self._state is None:
+                self._state = sosfilt_zi(self._sos)[:, :, None] * x[0]
+            x, self._state = sosfilt(self._sos, x, axis=0, zi=self._state)
+        return x.astype(np.float32)
+
+
+def highpass_sections(rate: float, config: PreprocessingConfig) -> np.ndarray | None:
+    """(sections, 6) second-order sections of the Butterworth high-pass at ``rate`` Hz; None = no filter."""
+    if config.highpass_hz is None:
+        return None
+    return np.asarray(butter(config.highpass_order, config.highpass_hz, "highpass", fs=rate, output="sos"))
+
+
 def filter_recording(emg: np.ndarray, rate: float, config: PreprocessingConfig) -> np.ndarray:
     """High-pass one recording (T, C) causally, started in the steady state of its first sample; float32 (T, C)."""
-    x = emg.astype(np.float64)
-    if config.highpass_hz is not None:
-        if config.highpass_hz >= rate / 2:
-            raise DataError(f"highpass_hz {config.highpass_hz:g} must lie below half the sampling rate {rate:g} Hz")
-        sos = butter(config.highpass_order, config.highpass_hz, "highpass", fs=rate, output="sos")
-        zi = sosfilt_zi(sos)[:, :, None] * x[0]
-        x, _ = sosfilt(sos, x, axis=0, zi=zi)
-    return x.astype(np.float32)
+    return CausalFilter(rate, config)(emg)
 
 
 def load_windows(

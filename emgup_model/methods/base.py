@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from emgup_model.backbones import Backbone
 from emgup_model.data.windows import WindowedUser
+from emgup_model.methods.checkpoints import Checkpoints
 from emgup_model.signal_statistics import SignalStatistics
 
 
@@ -25,12 +26,14 @@ class Target:
         sequence_length: L, the windows in a sequence.
         ring: whether the electrodes are a ring, so that rotating the channels is turning the armband.
         source_statistics: what the release says of the source users' signals; None = nothing.
+        checkpoints: where the state of a long adaptation is kept between epochs; None = nowhere.
     """
 
     windows: WindowedUser
     sequence_length: int
     ring: bool = False
     source_statistics: SignalStatistics | None = None
+    checkpoints: Checkpoints | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.data.windows import WindowedUser
 from emgup_model.methods.base import Target, copy_model, descend, embed_all, set_mode, shuffled
+from emgup_model.methods.checkpoints import Loop, epochs
 from emgup_model.methods.held import run_index
 from emgup_model.methods.objective import ObjectiveConfig, objective
 from emgup_model.methods.refined_labels import LabelConfig, refine
@@ -61,7 +62,8 @@ def run_refined_ssp(
     augmentation = config.augmentation if target.ring else config.augmentation.model_copy(update={"rotated_share": 0.0})
     teacher = copy_model(model)
     optimiser = torch.optim.Adam(model.feature_parameters(), lr=config.learning_rate)
-    for _ in range(config.epochs):
+    loop = Loop({"model": model, "teacher": teacher}, optimiser, generator, log)
+    for _ in epochs(config.epochs, target.checkpoints, "replay" if replay else "ssp", loop):
         labels = refine(*embed_all(teacher, windows), windows, config.labels)
         set_mode(model, dropout=False, batch_statistics=not frozen_bn)
         losses = []

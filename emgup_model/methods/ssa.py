@@ -14,6 +14,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.data.windows import WindowedUser
 from emgup_model.methods.base import Target, descend, set_mode, shuffled
+from emgup_model.methods.checkpoints import Loop, epochs
 
 
 class SsaConfig(Frozen):
@@ -216,7 +217,8 @@ def run_ssa(
         weight_decay=config.weight_decay,
     )
     set_mode(model, dropout=True, batch_statistics=not frozen_bn)
-    for _ in range(config.epochs):
+    loop = Loop({"model": model, "context": g, "heads": w}, optimiser, generator, log)
+    for _ in epochs(config.epochs, target.checkpoints, "ssa", loop):
         losses = []
         for batch in shuffled(len(index), config.batch_sequences, generator):
             chosen = index[batch.to(device)]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.base import Target, copy_model, descend, set_mode, shuffled
+from emgup_model.methods.checkpoints import Loop, epochs
 from emgup_model.methods.information import marginal_entropy
 
 
@@ -104,7 +105,8 @@ def run_ssp(
         model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
     device = windows.starts.device
-    for _ in range(config.epochs):
+    loop = Loop({"model": model, "teacher": teacher}, optimiser, generator, log)
+    for _ in epochs(config.epochs, target.checkpoints, "ssp", loop):
         losses = []
         for batch in shuffled(len(sequences), config.batch_sequences, generator):
             chosen = [sequences[i] for i in batch.tolist()]

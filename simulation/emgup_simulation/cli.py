@@ -181,6 +181,17 @@ def backbones(
     measure(names or shipped, batch, steps, device, settings, out, new_console())
 
 
+@bench_app.command()
+def latency(
+    decisions: Annotated[int, typer.Option(min=100, help="decisions to time for each device")] = 3000,
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/bench/latency.json"),
+) -> None:
+    """From the last sample of a window to its decision, on one CPU core; exit status 1 if p99 reaches 10 ms."""
+    from emgup_simulation.bench_latency import latency as measure
+
+    raise typer.Exit(0 if measure(decisions, out, new_console()) else 1)
+
+
 def main() -> None:
     """Entry point of the console script."""
     try:

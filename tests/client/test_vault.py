@@ -81,7 +81,8 @@ def test_a_forged_reply_does_not_answer(tmp_path: Path) -> None:
 
 def sibling(home: Path, adaptation: str = ADAPTATION, key: str = "d" * 64) -> tuple[bytes, dict[str, object]] | None:
     with locked_cell(home, "u1", key) as cell:
-        return cell.sibling(adaptation)
+        found = cell.sibling(adaptation)
+        return found and (found.weights, found.evaluation)
 
 
 def test_a_completed_cell_is_found_by_its_adaptation_and_by_nothing_else(tmp_path: Path) -> None:

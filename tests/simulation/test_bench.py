@@ -14,6 +14,7 @@ from emgup_server.ledger import Ledger
 from emgup_simulation import bare_loop
 from emgup_simulation.bench import overhead
 from emgup_simulation.bench_cost import cost
+from emgup_simulation.bench_latency import latency
 from emgup_simulation.client_app import app
 from emgup_simulation.cost_worker import all_the_way
 from emgup_simulation.experiment import RunFolder
@@ -78,6 +79,15 @@ def test_cost_is_measured_per_method_and_length(tmp_path: Path) -> None:
     assert all(r["cpu_seconds"] > 0 and r["peak_mib"] > 50 for r in rows)
     with pytest.raises(ConfigError, match="at least 5"):
         cost(["adabn"], [3], out, Console(quiet=True))
+
+
+def test_latency_is_measured_for_both_devices(tmp_path: Path) -> None:
+    out = tmp_path / "bench" / "latency.json"
+    within = latency(100, out, Console(quiet=True))
+    result = json.loads(out.read_text())
+    assert result["within"] == within == all(r["wall"]["p99_ms"] < 10 for r in result["rows"])
+    assert [r["device"] for r in result["rows"]] == ["200 Hz × 8", "2 kHz × 16"]
+    assert all(0 < r[k]["p50_ms"] <= r[k]["p99_ms"] <= r[k]["max_ms"] for r in result["rows"] for k in ("wall", "cpu"))
 
 
 def test_the_cost_of_emgup_is_that_of_both_stages() -> None:
