@@ -130,7 +130,7 @@ class _Resuming:
                         have = _size(self._part)
                         kept = f"; {have:,} bytes are kept, run again to go on" if have else ""
                         raise DataError(f"{url}: {_reason(e)}{kept}") from None
-                except httpx.HTTPError as e:
+                except (httpx.HTTPError, httpx.InvalidURL) as e:
                     raise DataError(f"{url}: {_reason(e)}") from None
                 time.sleep(min(WAIT_S * (fruitless + 1), 60.0))
 
@@ -154,7 +154,8 @@ class _Resuming:
 
     def _receive(self, answer: httpx.Response, have: int) -> None:
         """Append the answer to the ``have`` bytes that are kept, or begin ``part`` anew."""
-        total = have + int(answer.headers.get("Content-Length", 0))
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else 0
         self._check_room(total, have)
         if not have:
             _note_version(self._part, answer)
@@ -164,12 +165,15 @@ class _Resuming:
                 have += len(block)
                 if self._progress:
                     self._progress(have, total)
+        expected = self._source.bytes  # a server that does not tell the length can end early without an error
+        if expected is not None and have != expected:
+            raise _TryAgainError(f"the connection ended after {have:,} of {expected:,} bytes")
 
     def _check_room(self, total: int, have: int) -> None:
         expected, file = self._source.bytes, self._source.file
         if expected is not None and total not in (0, expected):
             raise DataError(f"{self._source.url}: the server has {total:,} bytes, {file} should have {expected:,}")
-        free, needed = shutil.disk_usage(self._part.parent).free, total - have + self._unpacked_bytes
+        free, needed = shutil.disk_usage(self._part.parent).free, max(0, total - have) + self._unpacked_bytes
         if needed > free:
             besides = " with what is unpacked from it" if self._unpacked_bytes else ""
             raise DataError(f"{self._part.parent}: {file}{besides} needs {needed:,} more bytes, {free:,} are free")

@@ -75,6 +75,15 @@ def test_a_server_that_cannot_resume_begins_again(web: Web, tmp_path: Path) -> N
     assert web.ranges == ["", "bytes=100000-", "bytes=300000-"]
 
 
+def test_an_early_end_is_noticed_though_the_server_tells_no_length(web: Web, tmp_path: Path) -> None:
+    web.announced, web.cut = 0, [100_000]
+    assert get(web, tmp_path, bytes=len(CONTENT)).sha256 == SHA256
+    assert web.ranges == ["", "bytes=100000-"]
+    web.resumes, web.cut = False, [100_000] * 20
+    with pytest.raises(DataError, match="the connection ended after 100,000 of 400,000 bytes; 100,000 bytes are kept"):
+        get(web, tmp_path / "b", bytes=len(CONTENT))
+
+
 def test_a_file_that_changed_in_between_is_not_glued_together(web: Web, tmp_path: Path) -> None:
     web.cut = [100_000] + [0] * 6
     with pytest.raises(DataError, match="100,000 bytes are kept, run again to go on"):
@@ -132,6 +141,8 @@ def test_no_connection_and_refusals_are_one_line(web: Web, tmp_path: Path) -> No
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/file"
         with pytest.raises(DataError, match=r"no connection \(.*\); check the network"):
             get(web, tmp_path, url=url)
+    with pytest.raises(DataError, match=r"^http://\[::x/file: "):
+        get(web, tmp_path, url="http://[::x/file")
     web.status = 404
     with pytest.raises(DataError, match=r"the server answers 404 Not Found; see the dataset's page"):
         get(web, tmp_path)

@@ -21,7 +21,7 @@ class Web:
         resumes: whether it honours Range.
         cut: bytes after which it drops the connection, request by request.
         status: other than 200: refuses everything.
-        announced: Content-Length to claim instead of the true one.
+        announced: Content-Length to claim instead of the true one; 0: none.
         slow_s: pause after every 64 KiB.
         ranges: the Range header of each request so far.
     """
@@ -61,7 +61,8 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             self.send_response(206 if match else 200)
             if match:
                 self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
-            self.send_header("Content-Length", str(web.announced or len(whole) - start))
+            if web.announced != 0:
+                self.send_header("Content-Length", str(web.announced or len(whole) - start))
             if web.tag:
                 self.send_header("ETag", web.tag)
             self.end_headers()
