@@ -8,8 +8,9 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from emgup_client.exporter import status_of
 from emgup_model import personalize as module
-from emgup_model.backbones import Backbone
+from emgup_model.backbones import Backbone, CnnConfig, build_backbone
 from emgup_model.data.store import Recording, write_user
 from emgup_model.errors import ConfigError, DataError, NotApplicableError
 from emgup_model.evaluation.protocols import Protocol
@@ -21,6 +22,7 @@ from emgup_model.methods.ssa import SsaConfig
 from emgup_model.personalize import personalize
 from emgup_model.release import Release, open_release
 from emgup_model.task import Task, load_user
+from emgup_model.wire import Status
 from tests.toy import make_release, toy_info, toy_recordings
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -270,3 +272,25 @@ def test_the_stream_is_in_the_order_of_recording_whatever_the_order_in_the_file(
     windows = load_user(path, release.manifest, stream_task()).adapt
     assert windows.names == tuple(r.name for r in renamed)
     assert (windows.starts.diff() > 0).all()
+
+
+def test_precision_reaches_the_network_and_is_part_of_the_adaptations_key(tmp_path: Path, release: Release) -> None:
+    path, task = user_file(tmp_path), Task(SourceOnlyConfig(), "transductive")
+    plain = personalize(path, release, task)
+    mixed = personalize(path, release, task, precision="bf16")
+    assert (plain.adaptation.model.precision, mixed.adaptation.model.precision) == ("fp32", "bf16")
+    assert plain.key != mixed.key
+    assert personalize(path, release, task).key == plain.key
+
+
+def test_adabn_on_a_network_without_batchnorm_does_not_apply(tmp_path: Path) -> None:
+    config = CnnConfig(width=8, embedding_dim=8, norm="ln")
+    files = make_release(KEY, build_backbone(config, 4, 3), backbone=config)
+    with pytest.raises(NotApplicableError, match="no BatchNorm") as error:
+        personalize(user_file(tmp_path), open_release(files, (public_key(KEY),)), Task(AdaBnConfig(), "transductive"))
+    assert status_of(error.value) is Status.NOT_APPLICABLE
+
+
+def test_an_absent_device_is_one_line(tmp_path: Path, release: Release) -> None:
+    with pytest.raises(ConfigError, match="device cuda:99 is not there"):
+        personalize(user_file(tmp_path), release, Task(SourceOnlyConfig(), "transductive"), "cuda:99")

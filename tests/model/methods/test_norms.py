@@ -7,8 +7,8 @@ import torch
 
 from emgup_model.backbones import Backbone, build_backbone
 from emgup_model.errors import NotApplicableError
-from emgup_model.methods import EmgupConfig, MethodConfig, adapt, load_method
-from emgup_model.methods.base import batch_norms
+from emgup_model.methods import EmgupConfig, MethodConfig, adapt, base, load_method
+from emgup_model.methods.base import batch_norms, predict_logits
 from emgup_model.methods.ssa import SsaConfig
 from emgup_model.methods.tent import norm_parameters
 from tests.model.backbones.nets import SMALL
@@ -104,3 +104,14 @@ def test_tent_finds_the_norm_layers_of_every_backbone(backbone: str) -> None:
     names = [name for name, p in model.named_parameters() if id(p) in found]
     assert names
     assert all(p.dim() == 1 for name, p in model.named_parameters() if name in names)
+
+
+def test_passes_of_any_size_predict_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, windows = net("vemg2pose-ln"), toy_target().windows
+    whole = predict_logits(model, windows)
+    monkeypatch.setattr(base, "MOST_VALUES", 7 * windows.signal.shape[0] * windows.window)
+    assert base.at_once(windows) == 7
+    torch.testing.assert_close(predict_logits(model, windows), whole)
+    torch.testing.assert_close(base.embed_all(model, windows)[1], whole)
+    monkeypatch.setattr(base, "MOST_VALUES", 1)
+    assert base.at_once(windows) == 2
