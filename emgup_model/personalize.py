@@ -65,7 +65,7 @@ class Personalization:
 
     Attributes:
         predictions_changed: share of the test windows' decisions that it changed.
-        confidence: mean probability of its decisions; None where they were made while the model changed.
+        mean_confidence: mean probability of its decisions; None where they were made while the model changed.
         test_windows: how many there are.
         confidence_percentiles: percentiles 0, 1, … 100 of the adapted model's largest probability; empty after
             streaming.
@@ -74,7 +74,7 @@ class Personalization:
     adaptation: Adaptation
     key: str
     predictions_changed: float
-    confidence: float | None
+    mean_confidence: float | None
     test_windows: int
     evaluation: Evaluation | None
     confidence_percentiles: tuple[float, ...] = ()
@@ -118,8 +118,12 @@ def personalize(
     key = adaptation_key(release, task, windows, precision)
     test = windows.test.to(place)
     before = predict_logits(model, test).argmax(1)
+<<<<<<< HEAD
     confidence: float | None = None
     percentiles: tuple[float, ...] = ()
+=======
+    mean_confidence = None
+>>>>>>> egress
     if task.streaming is not None:
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
@@ -127,6 +131,7 @@ def personalize(
         saved = None if checkpoints is None else Checkpoints(checkpoints, key)
         target = Target(windows.adapt.to(place), length, windows.ring, release.statistics, saved)
         adaptation = known(key) or _adapt(model, target, task)
+<<<<<<< HEAD
         logits = predict_logits(adaptation.model.to(place), test)
         after, largest = logits.argmax(1), logits.softmax(1).amax(1)
         confidence, percentiles = float(largest.mean()), percentiles_of(largest)
@@ -134,6 +139,14 @@ def personalize(
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
     return Personalization(adaptation, key, changed, confidence, len(before), evaluation, percentiles)
+=======
+        logits = predict_logits(adaptation.model.to(device), test)
+        after, mean_confidence = logits.argmax(1), float(logits.softmax(1).amax(1).mean())
+    adaptation.model.cpu()
+    changed = float((before != after).float().mean())
+    evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
+    return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation)
+>>>>>>> egress
 
 
 def percentiles_of(values: torch.Tensor) -> tuple[float, ...]:

@@ -210,7 +210,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,
         "predictions_changed": outcome.predictions_changed,
-        "confidence": outcome.confidence,
+        "mean_confidence": outcome.mean_confidence,
         "test_windows": outcome.test_windows,
         "confidence_percentiles": list(outcome.confidence_percentiles),
         **scores,

@@ -148,7 +148,10 @@ def test_a_deployed_client_reports_what_its_policy_names(client: Client, tmp_pat
     assert reply.report is not None
     assert policy_levels(policy, reply.report)
     evaluation = json.loads((client.cell / EVALUATION).read_text())
-    for name, true in (("confidence", evaluation["confidence"]), ("windows_log2", math.log2(evaluation["n_windows"]))):
+    for name, true in (
+        ("confidence", evaluation["mean_confidence"]),
+        ("windows_log2", math.log2(evaluation["n_windows"])),
+    ):
         scalar = CATALOGUE[name]
         assert abs(value_of(name, reply.report[name]) - true) < (scalar.upper - scalar.lower) / 31
     assert deployed.personalize(user=None) == reply

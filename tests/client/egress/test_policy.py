@@ -18,7 +18,7 @@ from tests.client.egress.stub import POLICY, make_policy
 
 EVALUATION: dict[str, Any] = {
     "predictions_changed": 0.31,
-    "confidence": 0.92,
+    "mean_confidence": 0.92,
     "test_windows": 1200,
     "log": {"decision": "guarded"},
     "accuracy": 0.8,
@@ -79,7 +79,7 @@ def test_levels_of_a_scalar_are_distinct_and_on_the_wire(bits: int, lower: float
 @given(st.dictionaries(st.sampled_from(["predictions_changed", "confidence"]), st.floats(0, 1), min_size=2))
 def test_a_built_report_is_what_the_gate_takes(shares: dict[str, float]) -> None:
     policy = make_policy()
-    levels = build_levels(policy, {**EVALUATION, **shares})
+    levels = build_levels(policy, {**EVALUATION, **shares, "mean_confidence": shares["confidence"]})
     back = policy_levels(policy, levels)
     assert {n: policy.scalars[n].on_wire(v) for n, v in back.items()} == levels
     for name, level in levels.items():
@@ -111,7 +111,7 @@ def test_every_scalar_of_the_catalogue_can_be_built() -> None:
 @pytest.mark.parametrize("value", [None, float("nan"), "much"])
 def test_a_scalar_that_is_not_there_is_no_report(value: object) -> None:
     with pytest.raises(EgressError, match="confidence"):
-        build_levels(make_policy(), {**EVALUATION, "confidence": value})
+        build_levels(make_policy(), {**EVALUATION, "mean_confidence": value})
 
 
 @given(st.floats(allow_nan=False))
