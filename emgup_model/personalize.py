@@ -118,12 +118,8 @@ def personalize(
     key = adaptation_key(release, task, windows, precision)
     test = windows.test.to(place)
     before = predict_logits(model, test).argmax(1)
-<<<<<<< HEAD
-    confidence: float | None = None
+    mean_confidence: float | None = None
     percentiles: tuple[float, ...] = ()
-=======
-    mean_confidence = None
->>>>>>> egress
     if task.streaming is not None:
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
@@ -131,22 +127,13 @@ def personalize(
         saved = None if checkpoints is None else Checkpoints(checkpoints, key)
         target = Target(windows.adapt.to(place), length, windows.ring, release.statistics, saved)
         adaptation = known(key) or _adapt(model, target, task)
-<<<<<<< HEAD
         logits = predict_logits(adaptation.model.to(place), test)
         after, largest = logits.argmax(1), logits.softmax(1).amax(1)
-        confidence, percentiles = float(largest.mean()), percentiles_of(largest)
+        mean_confidence, percentiles = float(largest.mean()), percentiles_of(largest)
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adaptation, key, changed, confidence, len(before), evaluation, percentiles)
-=======
-        logits = predict_logits(adaptation.model.to(device), test)
-        after, mean_confidence = logits.argmax(1), float(logits.softmax(1).amax(1).mean())
-    adaptation.model.cpu()
-    changed = float((before != after).float().mean())
-    evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation)
->>>>>>> egress
+    return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation, percentiles)
 
 
 def percentiles_of(values: torch.Tensor) -> tuple[float, ...]:
