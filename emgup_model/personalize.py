@@ -63,14 +63,14 @@ class Personalization:
 
     Attributes:
         predictions_changed: share of the test windows' decisions that it changed.
-        confidence: mean probability of its decisions; None where they were made while the model changed.
+        mean_confidence: mean probability of its decisions; None where they were made while the model changed.
         test_windows: how many there are.
     """
 
     adaptation: Adaptation
     key: str
     predictions_changed: float
-    confidence: float | None
+    mean_confidence: float | None
     test_windows: int
     evaluation: Evaluation | None
 
@@ -101,7 +101,7 @@ def personalize(
     key = adaptation_key(release, task, windows)
     test = windows.test.to(device)
     before = predict_logits(model, test).argmax(1)
-    confidence = None
+    mean_confidence = None
     if task.streaming is not None:
         adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
     else:
@@ -109,11 +109,11 @@ def personalize(
         target = Target(windows.adapt.to(device), length, windows.ring, release.statistics)
         adaptation = known(key) or _adapt(model, target, task)
         logits = predict_logits(adaptation.model.to(device), test)
-        after, confidence = logits.argmax(1), float(logits.softmax(1).amax(1).mean())
+        after, mean_confidence = logits.argmax(1), float(logits.softmax(1).amax(1).mean())
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
     evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adaptation, key, changed, confidence, len(before), evaluation)
+    return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation)
 
 
 def adaptation_key(release: Release, task: Task, windows: UserWindows) -> str:

@@ -185,7 +185,7 @@ def report(reply: Reply, request: Personalize, settings: ClientSettings) -> Repl
     if settings.policy is None or reply.status not in (Status.OK, Status.NOT_EVALUATED):
         return reply
     with locked_cell(settings.home, settings.subject(request.user).name, request.cell) as cell:
-        evaluation = json.loads((cell.folder / EVALUATION).read_bytes())
+        evaluation = json.loads(cell.read(EVALUATION))
     return Reply(status=Status.REPORTED, report=build_levels(settings.policy, evaluation))
 
 
@@ -207,7 +207,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,
         "predictions_changed": outcome.predictions_changed,
-        "confidence": outcome.confidence,
+        "mean_confidence": outcome.mean_confidence,
         "test_windows": outcome.test_windows,
         **scores,
         "log": outcome.adaptation.log,

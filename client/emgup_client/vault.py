@@ -66,6 +66,10 @@ class VaultCell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def read(self, name: str) -> bytes:
+        """A file of the cell. Raises OSError."""
+        return (self.folder / name).read_bytes()
+
     def reply(self) -> Reply | None:
         """The reply of a completed cell; None when there is none or its files are not those that were saved."""
         try:

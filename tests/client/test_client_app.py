@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from safetensors.torch import load_file, save
 
 from emgup_client import app as client_app
 from emgup_client.app import ClientSettings, Subject, make_app
+from emgup_client.egress.policy import EgressPolicy
+from emgup_client.egress.record import policy_levels
 from emgup_client.vault import EVALUATION, RECORD, WEIGHTS
 from emgup_model import personalize as personalization
 from emgup_model.backbones import Backbone
@@ -26,6 +29,7 @@ from emgup_model.errors import DataError
 from emgup_model.keys import public_key, write_trusted
 from emgup_model.methods import Adapted, MethodConfig, Target, load_method
 from emgup_model.release import ReleaseFiles
+from emgup_model.report_wire import CATALOGUE, value_of
 from emgup_model.wire import (
     DELIVER,
     OFFER,
@@ -127,6 +131,30 @@ def test_the_way_of_a_release_and_a_user(client: Client) -> None:
     weights = load_file(client.cell / WEIGHTS)
     assert all(bool(torch.isfinite(t).all()) for t in weights.values())
     assert client.log == ""
+
+
+def test_a_deployed_client_reports_what_its_policy_names(client: Client, tmp_path: Path) -> None:
+    limits = {"reports_per_day": 1, "reports_for_life": 1, "statuses_per_day": 9, "statuses_for_life": 9, "pad_s": 0}
+    scalars = {name: {"bits": 5} for name in ("predictions_changed", "confidence", "windows_log2")}
+    policy = EgressPolicy.model_validate({"scalars": scalars, "noise": {"kind": "none"}, "limits": limits})
+    settings = ClientSettings(
+        client.home, tmp_path / "trusted", lambda _: Subject("u1", tmp_path / "u1.h5"), threads=1, policy=policy
+    )
+    deployed = Client(client.home, make_app(lambda _: settings), client.files)
+    assert deployed.personalize().status is Status.RELEASE_REFUSED
+    deployed.deliver()
+    reply = deployed.personalize(user=None)
+    assert reply.status is Status.REPORTED
+    assert reply.report is not None
+    assert policy_levels(policy, reply.report)
+    evaluation = json.loads((client.cell / EVALUATION).read_text())
+    for name, true in (
+        ("confidence", evaluation["mean_confidence"]),
+        ("windows_log2", math.log2(evaluation["n_windows"])),
+    ):
+        scalar = CATALOGUE[name]
+        assert abs(value_of(name, reply.report[name]) - true) < (scalar.upper - scalar.lower) / 31
+    assert deployed.personalize(user=None) == reply
 
 
 def test_a_completed_cell_is_answered_without_training_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -59,6 +58,8 @@ MAX_BODY_BYTES = 1 << 16
 """Of anything that the SuperNode may say."""
 MAX_OPEN = 64
 """Requests of the server that are remembered."""
+MAX_NOTED = 1000
+"""Refusals of one kind that a gate notes."""
 MAX_SETTINGS_BYTES = 1 << 20
 _TRAIN = "train"
 
@@ -67,12 +68,17 @@ M = TypeVar("M", bound=Message)
 
 @dataclass
 class _Open:
-    """A request of the server that was handed down and is not answered yet."""
+    """A request of the server that was handed down and is not answered yet.
+
+    ``tree`` and ``objects``: the reply, as far as it was pushed. ``fetched``: answers to pull-object by object id, kept
+    until the request is confirmed: a SuperNode whose patience ends during a large one asks for it again.
+    """
 
     request: Request
     personalize: Personalize | None = None
     tree: ObjectTree | None = None
     objects: dict[str, bytes] = field(default_factory=dict)
+    fetched: dict[str, bytes] = field(default_factory=dict)
 
 
 class Fleet:
@@ -96,6 +102,7 @@ class Fleet:
         self._node: Node | None = None
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._runs: set[int] = set()
+        self._refused: Counter[str] = Counter()
         self._calls: dict[str, Callable[[bytes], Answer]] = {
             "activate-node": self._activate,
             "deactivate-node": self._deactivate,
@@ -125,9 +132,12 @@ class Fleet:
             return self.refuse(name if name in self._calls else "unknown-call", f"the gate failed: {type(e).__name__}")
 
     def refuse(self, kind: str, reason: str, status: int = 400) -> Answer:
-        """Note a refusal."""
+        """Note a refusal, unless there were so many of its kind that the log would only fill the disk."""
+        self._refused[kind] += 1
         try:
-            self._audit.note(kind, False, reason)
+            if self._refused[kind] <= MAX_NOTED:
+                last = ": from here on such refusals are not noted" if self._refused[kind] == MAX_NOTED else ""
+                self._audit.note(kind, False, reason + last)
         except OSError:
             log.exception("a refusal could not be noted")
         log.warning("refused %s: %s", kind, reason)
@@ -201,18 +211,23 @@ class Fleet:
         asked = _parse(PullObjectRequest, body)
         entry = self._asked_for(asked.run_id, asked.object_id)
         made = PullObjectRequest(node=self._own(), run_id=asked.run_id, object_id=asked.object_id)
+        if (known := entry.fetched.get(asked.object_id)) is not None and body == made.SerializeToString(
+            deterministic=True
+        ):
+            return Answer(200, known)
         answer, response = self._pass("pull-object", body, made, PullObjectResponse)
         if response is None or not response.object_content:
             return answer
         if _sha256(response.object_content) != asked.object_id:
             raise EgressError("the server sent other bytes than it announced")
+        entry.fetched[asked.object_id] = answer.body
         if entry.request.metadata.message_type == _TRAIN:
             entry.personalize = _personalize(response.object_content) or entry.personalize
         return answer
 
     def _confirm(self, body: bytes) -> Answer:
         asked = _parse(ConfirmMessageReceivedRequest, body)
-        self._asked_for(asked.run_id, asked.message_object_id)
+        self._asked_for(asked.run_id, asked.message_object_id).fetched.clear()
         made = ConfirmMessageReceivedRequest(
             node=self._own(), run_id=asked.run_id, message_object_id=asked.message_object_id
         )
@@ -328,11 +343,6 @@ class Fleet:
             return Answer(answer.status if answer.status in (401, 403, 502, 503, 504) else 400), None
         response = _parse(kind, answer.body)
         return _ok(response), response
-
-
-def now() -> float:
-    """Seconds of a clock that never goes back."""
-    return time.monotonic()
 
 
 def _ok(message: Message) -> Answer:

@@ -84,7 +84,7 @@ def serve(options: GateOptions) -> None:
     audit = AuditLog(home)
     ledger = UseLedger(home, policy)
     check_ledger_is_whole(home, ledger)
-    wire = Wire(SuperLink(options.superlink, context, key), audit)
+    wire = Wire(SuperLink(options.superlink, context, key).post, audit)
     outbox = Outbox(wire, policy.limits.pad_s)
     public = key.public_key()
     fleet = Fleet(wire, outbox, Ruling(policy, ledger, audit), audit, public_key_to_bytes(public), options.bundle)
@@ -97,6 +97,7 @@ def serve(options: GateOptions) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=60,
+        timeout_graceful_shutdown=3,
         limit_concurrency=64,
     )
     try:

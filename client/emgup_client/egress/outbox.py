@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from flwr.proto.fleet_pb2 import PushMessagesResponse
 from flwr.proto.message_pb2 import PushObjectRequest
@@ -16,7 +17,8 @@ from google.protobuf.message import DecodeError
 from emgup_client.egress.audit import AuditLog
 from emgup_client.egress.policy import MAX_PADDINGS
 from emgup_client.egress.replies import Outgoing, Request, answer
-from emgup_client.egress.upstream import Answer, SuperLink
+from emgup_client.egress.upstream import Answer
+from emgup_model.report_wire import TOP
 from emgup_model.wire import Reply
 
 log = logging.getLogger(__name__)
@@ -26,32 +28,47 @@ _RETRY_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _UNREACHABLE = (502, 503, 504)
 
 
+def in_words(reply: Reply | None) -> str:
+    """What a reply says."""
+    if reply is None:
+        return "the fixed error, which says nothing"
+    if reply.report is None:
+        return f"status {reply.status.name.lower()}"
+    return "report: " + ", ".join(f"{name} {level}/{TOP}" for name, level in reply.report.items())
+
+
 class Wire:
     """The only way to the SuperLink. Bytes are in the audit log before they are on the network.
 
     The same bytes again (a heartbeat every 30 s) are counted, and the counts noted now and then: "repeats".
     """
 
-    def __init__(self, superlink: SuperLink, audit: AuditLog, note_every_s: float = 3600.0) -> None:
-        self._superlink, self._audit, self._every = superlink, audit, note_every_s
+    def __init__(self, post: Callable[[str, bytes], Answer], audit: AuditLog, note_every_s: float = 3600.0) -> None:
+        self._post, self._audit, self._every = post, audit, note_every_s
         self._lock = threading.Lock()
         self._said: set[tuple[str, bytes]] = set()
         self._repeats: Counter[str] = Counter()
         self._noted = time.monotonic()
 
-    def send(self, name: str, body: bytes) -> Answer:
-        """Note and send. Raises OSError when it cannot be noted; it is not sent then."""
+    def send(self, name: str, body: bytes, words: str = "") -> Answer:
+        """Note and send. Raises OSError when it cannot be noted; it is not sent then.
+
+        Args:
+            name: of the call.
+            body: of the request.
+            words: what the bytes say, for the people who read the log.
+        """
         with self._lock:
             if (name, body) in self._said:
                 self._repeats[name] += 1
             else:
-                self._audit.note(name, True, "", body)
+                self._audit.note(name, True, words, body)
                 self._said.add((name, body))
                 if len(self._said) > 10_000:
                     self._said = {(name, body)}
             if time.monotonic() - self._noted > self._every:
                 self._note_repeats()
-        return self._superlink.post(f"/v1/fleet/{name}", body)
+        return self._post(f"/v1/fleet/{name}", body)
 
     def close(self) -> None:
         """Note what was said again since the last time."""
@@ -85,6 +102,9 @@ class Outbox:
     def put(self, request: Request, reply: Reply | None, node_id: int) -> None:
         """Have a reply sent, or with None the fixed error."""
         due = self._due(request)
+        if due is None:
+            log.warning("a reply missed every moment that the policy leaves it, and is not sent")
+            return
         with self._wake:
             heapq.heappush(self._queue, (due, next(self._number), request, reply, node_id))
             self._wake.notify()
@@ -96,12 +116,12 @@ class Outbox:
             self._wake.notify()
         self._thread.join(timeout=60)
 
-    def _due(self, request: Request) -> float:
+    def _due(self, request: Request) -> float | None:
         now = time.monotonic()
         if self._pad == 0 or request.metadata.message_type != "train":
             return now
         moments = (request.arrived + self._pad * 2**k for k in range(MAX_PADDINGS))
-        return next((m for m in moments if m >= now), now)
+        return next((m for m in moments if m >= now), None)
 
     def _work(self) -> None:
         while True:
@@ -112,14 +132,14 @@ class Outbox:
                     return
                 _, _, request, reply, node_id = heapq.heappop(self._queue)
             try:
-                self._deliver(answer(request, reply, node_id), request)
+                self._deliver(answer(request, reply, node_id), request, in_words(reply))
             except Exception:
                 log.exception("a reply could not be sent; the client answers again when asked again")
 
-    def _deliver(self, outgoing: Outgoing, request: Request) -> None:
+    def _deliver(self, outgoing: Outgoing, request: Request, words: str) -> None:
         end = request.metadata.created_at + request.metadata.ttl
         body = outgoing.push.SerializeToString(deterministic=True)
-        response = self._insist("push-messages", body, end)
+        response = self._insist("push-messages", body, end, words)
         if response.status != 200:
             log.warning("the server does not take a reply: HTTP %d", response.status)
             return
@@ -135,12 +155,12 @@ class Outbox:
                 object_content=content,
                 session_id=session if len(session) <= MAX_SESSION else "",
             )
-            self._insist("push-object", push.SerializeToString(deterministic=True), end)
+            self._insist("push-object", push.SerializeToString(deterministic=True), end, words)
 
-    def _insist(self, name: str, body: bytes, end: float) -> Answer:
+    def _insist(self, name: str, body: bytes, end: float, words: str) -> Answer:
         """Send, again where the server is not reached, until the request has expired."""
         for pause in itertools.chain(_RETRY_S, itertools.repeat(_RETRY_S[-1])):
-            response = self._wire.send(name, body)
+            response = self._wire.send(name, body, words)
             if response.status not in _UNREACHABLE or time.time() + pause > end or self._stopping:
                 return response
             with self._wake:

@@ -15,7 +15,7 @@ from emgup_model.wire import Status
 STATUS_BITS = math.ceil(math.log2(len(Status)))
 """What a status code can carry."""
 MAX_PADDINGS = 16
-"""A reply to a request to personalize leaves at one of this many moments (see ``LimitsConfig.pad_s``)."""
+"""A reply to a request to personalize leaves at one of this many moments, or not (see ``LimitsConfig.pad_s``)."""
 
 
 class ScalarPolicy(Frozen):
@@ -69,11 +69,11 @@ class LimitsConfig(Frozen):
     """How often anything may leave, and when.
 
     Attributes:
-        reports_per_day, reports_for_life: fresh reports; one that was sent before is sent again unchanged, at no cost.
+        reports_per_day, reports_for_life: fresh reports; one that was sent before is sent again unchanged, as a status.
         epsilon_for_life: the sum of epsilon over all reports ever. None only without noise.
-        statuses_per_day, statuses_for_life: replies that carry a status code and no report.
+        statuses_per_day, statuses_for_life: replies that carry no fresh report.
         pad_s: an answer to a request to personalize leaves pad_s, 2 pad_s, 4 pad_s … after it, whichever comes first;
-            0 sends at once.
+            0 sends at once, and then the time that the app took is visible.
     """
 
     reports_per_day: int = Field(ge=0, le=1000)
@@ -82,6 +82,13 @@ class LimitsConfig(Frozen):
     statuses_per_day: int = Field(ge=0, le=10_000)
     statuses_for_life: int = Field(ge=0, le=1_000_000)
     pad_s: float = Field(ge=0, le=3600)
+
+    @field_validator("pad_s")
+    @classmethod
+    def _long_enough(cls, pad_s: float) -> float:
+        if 0 < pad_s < 1:
+            raise ValueError("an answer that takes long would miss all moments; use 1 or more, or 0 for none")
+        return pad_s
 
 
 class EgressPolicy(Frozen):
@@ -132,8 +139,8 @@ class EgressPolicy(Frozen):
 
     @property
     def bits_for_life(self) -> int:
-        """Bound on everything that replies can ever carry: values, status codes, and the moment of sending."""
-        moment = math.ceil(math.log2(MAX_PADDINGS))
+        """Bound on everything that replies can ever carry: values, status codes, and (if padded) the moment."""
+        moment = math.ceil(math.log2(MAX_PADDINGS)) if self.limits.pad_s else 0
         return self.reports * (self.report_bits + STATUS_BITS) + (
             self.limits.statuses_for_life * STATUS_BITS + (self.reports + self.limits.statuses_for_life) * moment
         )
@@ -151,6 +158,8 @@ class EgressPolicy(Frozen):
         lines.append(f"Reports: at most {limits.reports_per_day} a day and {self.reports} ever.")
         lines.append(f"Other replies: {limits.statuses_per_day} a day, {limits.statuses_for_life} ever.")
         lines.append(f"All replies together can never carry more than {self.bits_for_life} bits.")
+        if not limits.pad_s:
+            lines.append("Answers are not padded: beside these bits, the server sees how long the app took.")
         return "\n".join(lines)
 
 

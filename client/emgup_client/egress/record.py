@@ -61,5 +61,7 @@ def _measure(name: str, evaluation: Mapping[str, Any]) -> float:
         return DECISIONS[evaluation["log"].get("decision", "personalized")]
     if name == "windows_log2":
         return math.log2(max(1, evaluation["test_windows"]))
+    if name == "confidence":
+        return float(evaluation["mean_confidence"])
     assert name in CATALOGUE
     return float(evaluation[name])

@@ -6,11 +6,10 @@ from emgup_client.egress.audit import AuditLog
 from emgup_client.egress.policy import EgressPolicy
 from emgup_client.egress.record import EgressError, policy_levels
 from emgup_client.egress.use_ledger import UseLedger
-from emgup_model.report_wire import TOP
 from emgup_model.wire import DELIVER, OFFER, Personalize, Reply, Status
 
 REPORT = "report"
-"""Kind of the audit line that says in words what a fresh report says; its bytes follow when they are sent."""
+"""Kind of the audit line that a fresh report was debited; its bytes follow when they are sent."""
 _ALWAYS = {Status.RELEASE_REFUSED, Status.REQUEST_REFUSED, Status.STORAGE_ERROR, Status.INTERNAL}
 STATUSES: dict[str, set[Status]] = {
     f"query.{OFFER}": _ALWAYS | {Status.HAVE_RELEASE, Status.NEEDS_RELEASE},
@@ -59,5 +58,5 @@ class Ruling:
         levels = policy_levels(self._policy, reply.report)
         sent, fresh = self._ledger.report(request.release_id, request.cell, levels)
         if fresh:
-            self._audit.note(REPORT, True, ", ".join(f"{n} {v}/{TOP}" for n, v in sent.items()))
+            self._audit.note(REPORT, True, f"report {self._ledger.reports} of {self._policy.reports} was debited")
         return Reply(status=Status.REPORTED, report=sent)

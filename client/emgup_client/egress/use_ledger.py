@@ -1,6 +1,7 @@
 """The ledger of uses: what was ever reported, debited durably before anything is sent.
 
-The same release and cell are always answered with the same values. Limits hold over restarts, kills, and a clock set
+The same release and cell are always answered with the same values. That costs no epsilon, but one status: the moment of
+an answer tells a little, too. Limits hold over restarts, kills, and a clock set
 back: time never runs backwards in here, so a clock set back gives no second day.
 """
 
@@ -75,10 +76,11 @@ class UseLedger:
             OSError: the debit could not be made durable; nothing may be sent.
         """
         with self._lock:
+            limits, now = self._policy.limits, self._now()
             for use in self._uses:
                 if use.kind == "report" and (use.release, use.cell) == (release, cell) and use.levels:
+                    self._debit_status(now)
                     return check_levels(use.levels), False
-            limits, now = self._policy.limits, self._now()
             if self.reports >= limits.reports_for_life:
                 raise EgressError("the policy's number of reports for life is used up")
             if self._today("report", now) >= limits.reports_per_day:
@@ -94,16 +96,19 @@ class UseLedger:
     def status(self) -> None:
         """Debit one reply without a report. Raises EgressError and OSError like :meth:`report`."""
         with self._lock:
-            limits, now = self._policy.limits, self._now()
-            if sum(u.kind == "status" for u in self._uses) >= limits.statuses_for_life:
-                raise EgressError("the policy's number of statuses for life is used up")
-            if self._today("status", now) >= limits.statuses_per_day:
-                raise EgressError("the policy's number of statuses for a day is used up")
-            self._add({"kind": "status"}, now)
+            self._debit_status(self._now())
 
     def close(self) -> None:
         """Let another process have the ledger."""
         self._file.close()
+
+    def _debit_status(self, now: float) -> None:
+        limits = self._policy.limits
+        if sum(u.kind == "status" for u in self._uses) >= limits.statuses_for_life:
+            raise EgressError("the policy's number of statuses for life is used up")
+        if self._today("status", now) >= limits.statuses_per_day:
+            raise EgressError("the policy's number of statuses for a day is used up")
+        self._add({"kind": "status"}, now)
 
     def _now(self) -> float:
         return max(self._clock(), max((u.time for u in self._uses), default=0.0))

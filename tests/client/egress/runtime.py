@@ -23,7 +23,6 @@ from cryptography.x509.oid import NameOID
 from flwr.cli.build import build_fab_from_disk
 
 BIN = Path(sys.executable).parent
-DEADLINE_S = 240
 
 
 def free_port() -> int:
@@ -105,10 +104,10 @@ class Deployment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def run(self, app: Path, config: str = "") -> str:
+    def run(self, app: Path, config: str, deadline_s: float) -> str:
         """Run an app; its final status."""
         started = json.loads(self.flwr("run", str(app), "here", "--format", "json", "--run-config", config))
-        end = time.monotonic() + DEADLINE_S
+        end = time.monotonic() + deadline_s
         while time.monotonic() < end:
             listed = json.loads(self.flwr("list", "here", "--run-id", str(started["run-id"]), "--format", "json"))
             status = str(listed["runs"][0]["status"])
@@ -122,7 +121,7 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def deployment(folder: Path, policy: str, bundle: str, gate: bool = True) -> Iterator[Deployment]:
+def deployment(folder: Path, policy: str, bundle: str) -> Iterator[Deployment]:
     """SuperLink, gate and one SuperNode; they are ended with the context."""
     ca, pem, key = make_certificates(folder / "certificates")
     node_key = folder / "keys" / "node"
