@@ -39,6 +39,7 @@ class Program:
         environment: all of it.
         ready: asked until true before the next program is started.
         ready_s: how long that may take, seconds.
+        hint: for people, when it ends: what the likely reason is.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Program:
     environment: Mapping[str, str]
     ready: Callable[[], bool] = field(default=lambda: True)
     ready_s: float = 60.0
+    hint: str = ""
 
 
 class _Kept:
@@ -67,7 +69,7 @@ class _Kept:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is this process's to handle
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
         self._started = time.monotonic()
 
@@ -86,7 +88,8 @@ class _Kept:
             raise RunError(f"{self.program.name} refused its settings: {last_line(self.log)} (log: {self.log})")
         if time.monotonic() - self._started > LONG_LIFE_S:
             self._pause = FIRST_PAUSE_S
-        tell(f"{self.program.name} ended with status {status}; starting it again in {self._pause:g} s ({self.log})")
+        why = f" ({self.program.hint})" if self.program.hint else ""
+        tell(f"{self.program.name} ended with status {status}{why}; again in {self._pause:g} s; log: {self.log}")
         self._again_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
 
@@ -178,7 +181,7 @@ def _alive(group: int) -> bool:
     return False
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """The kernel sends SIGTERM when the parent dies in whatever way."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 

@@ -17,6 +17,7 @@ import yaml
 from emgup_client.deployment.start import free_port
 from emgup_model.data.store import Recording, write_user
 from emgup_model.keys import create_signing_key, public_key, read_signing_key, write_trusted
+from emgup_model.processes import end_with_parent
 from emgup_server.deployment.answers import Answer, Answers
 from tests.deployment.relay import Relay
 from tests.toy import make_release, toy_info, toy_recordings
@@ -67,7 +68,14 @@ def start(log: Path, *arguments: object) -> Running:
     """Start a command that stays."""
     with log.open("ab") as output:
         command = [*EMGUP, *map(str, arguments)]
-        return Running(subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True), log)
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # not even a killed test leaves it
+        )
+        return Running(process, log)
 
 
 @dataclass

@@ -57,7 +57,7 @@ def test_a_program_that_ends_is_started_again(tmp_path: Path) -> None:
     threading.Thread(target=stop).start()
     keep_running([program(code)], tmp_path / "logs", said.append, lambda: None)
     assert len((tmp_path / "starts").read_text()) >= 2
-    assert said[0].startswith("program ended with status 3; starting it again in 1 s")
+    assert said[0].startswith("program ended with status 3; again in 1 s")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells children of their parent's death on Linux")

@@ -36,7 +36,13 @@ def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
     environment = flower_environment(home.flower_home)
     programs = [
         Program("gate", _gate(home, config, gate), environment, lambda: _listening(gate)),
-        Program("supernode", _supernode(home, gate, runtime), environment, lambda: _healthy(runtime)),
+        Program(
+            "supernode",
+            _supernode(home, gate, runtime),
+            environment,
+            lambda: _healthy(runtime),
+            hint="is the server up, and has it registered this client?",
+        ),
         Program("superexec", _module("superexec", home, runtime), environment),
     ]
 
