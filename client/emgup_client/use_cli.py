@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -54,9 +56,12 @@ def predict(
     source = choose_source(mine.manifest, recording, lsl, tcp, stdin, form, realtime)
     limit = rejection_threshold(mine.evaluation.get("confidence_percentiles", ()), reject, threshold)
     output = new_output(mine.manifest.gestures, as_json)
-    with output:
-        summary = run(source, Decider(mine.model, mine.manifest, limit), output.decision)
-    output.summary(summary)
+    try:
+        with output:
+            summary = run(source, Decider(mine.model, mine.manifest, limit), output.decision)
+        output.summary(summary)
+    except BrokenPipeError:  # whoever read the lines has gone; nobody is left to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def forget(

@@ -68,7 +68,9 @@ def decide(path: Path, emg: np.ndarray) -> np.ndarray:
     return np.asarray(probabilities)
 
 
-@pytest.mark.parametrize(("channels", "window", "highpass"), [(8, 52, 10.0), (16, 130, None)])
+@pytest.mark.parametrize(
+    ("channels", "window", "highpass"), [(8, 52, 10.0), pytest.param(16, 130, None, marks=pytest.mark.slow)]
+)
 def test_the_file_gives_the_probabilities_of_live_use(
     tmp_path: Path, channels: int, window: int, highpass: float | None
 ) -> None:
@@ -86,6 +88,7 @@ def test_the_file_gives_the_probabilities_of_live_use(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_a_program_needs(tmp_path: Path) -> None:
     home = make_home(tmp_path)
     home.personalize()

@@ -46,7 +46,7 @@ def cut(samples: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
 SIZES = st.lists(st.integers(0, 70), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sizes=SIZES, window=st.integers(4, 30), hop=st.integers(1, 45), highpass=st.sampled_from([None, 10.0]))
 def test_live_decisions_do_not_depend_on_the_pieces_and_are_the_offline_ones(
     sizes: list[int], window: int, hop: int, highpass: float | None
@@ -81,7 +81,7 @@ def test_the_decisions_in_these_tests_vary() -> None:
     assert len(made) > 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sizes=SIZES, order=st.integers(1, 8))
 def test_the_filter_gives_the_same_bits_whatever_the_pieces(sizes: list[int], order: int) -> None:
     config, emg = PreprocessingConfig(highpass_hz=10.0, highpass_order=order), signal(300)
@@ -90,7 +90,7 @@ def test_the_filter_gives_the_same_bits_whatever_the_pieces(sizes: list[int], or
     assert np.array_equal(np.concatenate(pieces), filter_recording(emg, RATE, config))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sizes=SIZES, length=st.integers(1, 30))
 def test_the_ring_holds_the_last_samples(sizes: list[int], length: int) -> None:
     ring, emg = RingBuffer(length, CHANNELS), signal(300)

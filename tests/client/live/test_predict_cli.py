@@ -86,6 +86,22 @@ def test_a_recording_gets_the_decisions_of_the_evaluation(home: Home) -> None:
     assert 0 < summary["latency"]["p50_ms"] <= summary["latency"]["p95_ms"] <= summary["latency"]["p99_ms"]
 
 
+def test_a_reader_that_goes_away_is_no_error(home: Home) -> None:
+    command = [sys.executable, "-m", "emgup_simulation.cli", "client", "predict", "--home", str(home.folder)]
+    process = subprocess.Popen(
+        [*command, str(home.recording()), "--realtime"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["number"] == 0
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 0
+
+
 def test_a_share_of_the_users_own_windows_is_rejected(home: Home) -> None:
     decisions, summary = in_process(home, str(home.recording()), "--reject", "0.2")
     assert summary["rejected"] == sum(d["gesture"] is None for d in decisions)

@@ -90,7 +90,13 @@ def test_every_registered_method_is_tested_here() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_method_takes_labels_and_none_changes_its_input(name: str, model: Backbone) -> None:
     assert list(inspect.signature(METHODS[CONFIGS[name].kind]).parameters) == ["model", "target", "config", "seed"]
-    assert set(Target.__dataclass_fields__) == {"windows", "sequence_length", "ring", "source_statistics"}
+    assert set(Target.__dataclass_fields__) == {
+        "windows",
+        "sequence_length",
+        "ring",
+        "source_statistics",
+        "checkpoints",
+    }
     before = copy_model(model)
     result = adapt(model, target(), CONFIGS[name], 0)
     assert not changed(before, model, "")
