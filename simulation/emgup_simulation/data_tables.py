@@ -38,8 +38,10 @@ def choose_part(descriptor: Descriptor, part: str | None) -> Download:
 def _size(n_bytes: int | None) -> str:
     if n_bytes is None:
         return "size unknown"
-    unit = next((u for u in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if n_bytes >= u[0]), (1, "bytes"))
-    return f"{n_bytes / unit[0]:,.1f} {unit[1]}"
+    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:,.1f} {unit}"
+    return f"{n_bytes} bytes"
 
 
 def print_download(got: Downloaded, files: int | None, descriptor: Descriptor, console: Console) -> None:
@@ -55,7 +57,7 @@ def print_download(got: Downloaded, files: int | None, descriptor: Descriptor, c
         ("checksum", checked),
     ]
     if files is not None:
-        rows.append(("unpacked", f"{files:,} files; the archive is not needed any more"))
+        rows.append(("unpacked", f"{files:,} file{'s' * (files != 1)}; the archive may be deleted after the import"))
     rows.append(("next", f"emgup data import --dataset {descriptor.name} --raw {got.path.parent} --out STORE"))
     console.print(_facts(rows), highlight=False)
 
