@@ -98,20 +98,24 @@ def test_a_killed_client_app_changes_nothing_in_the_end(two: Stage, dina: User) 
     assert dina.uses("report") == 1
 
 
-def test_a_killed_supernode_is_back_and_the_result_is_told_without_training_again(two: Stage, dina: User) -> None:
-    arguments = ("--method", "emgup_paper", "--seed", 2, "--clients", 2, "--name", "supernode-killed")
+@pytest.mark.parametrize(("program", "seed"), [("supernode", 2), ("gate", 7)])
+def test_a_killed_program_is_back_and_the_result_is_told_without_training_again(
+    two: Stage, dina: User, program: str, seed: int
+) -> None:
+    name = f"{program}-killed"
+    arguments = ("--method", "emgup_paper", "--seed", seed, "--clients", 2, "--name", name)
     assert dina.running is not None
     run = two.start_run(*arguments)
-    cell = wait_until_adapting(two, dina, "supernode-killed")
-    killed = dina.running.children()["supernode"]
+    cell = wait_until_adapting(two, dina, name)
+    killed = dina.running.children()[program]
     os.kill(killed, signal.SIGKILL)
     assert wait_until((cell / "reply.json").exists, 120)
     made = (cell / "reply.json").stat().st_mtime_ns
     run.wait(400)
     again(two, *arguments)
-    assert two.answers("supernode-killed")["dina"].status == "reported"
+    assert two.answers(name)["dina"].status == "reported"
     assert (cell / "reply.json").stat().st_mtime_ns == made
-    assert dina.running.children()["supernode"] != killed
+    assert dina.running.children()[program] != killed
 
 
 def test_a_killed_superlink_is_back_and_the_next_run_collects(two: Stage, dina: User) -> None:

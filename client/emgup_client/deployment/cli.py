@@ -53,6 +53,8 @@ def status(home: Home = DEFAULT_HOME) -> None:
     _print("running  " + (f"for {found.running_s:.0f} s" if found.running_s is not None else "no"))
     _print(f"server   {found.config.superlink}")
     _print(f"device   {choose_device(found.config.device)} (asked for: {found.config.device})")
+    fits = "of this version" if found.bundle_fits else "not of this version, whose runs are refused"
+    _print(f"bundle   {found.config.bundle_sha256[:12]}, {fits}")
     _print(f"cached   {found.releases} releases")
     _print(f"vault    {found.personalized} personalized models")
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from emgup_client.deployment.config import ClientConfig, ClientHome
+from emgup_client.deployment.initialise import bundle_sha256
 from emgup_client.vault import RECORD
 
 
@@ -20,12 +21,14 @@ class ClientStatus:
     Attributes:
         config: its settings.
         running_s: for how long it has been running, seconds; None when it is not.
+        bundle_fits: whether the pinned bundle is that of this installation.
         releases: how many are cached.
         personalized: complete results in the vault.
     """
 
     config: ClientConfig
     running_s: float | None
+    bundle_fits: bool
     releases: int
     personalized: int
 
@@ -36,6 +39,7 @@ def status(home: ClientHome) -> ClientStatus:
     return ClientStatus(
         config=config,
         running_s=_running(home),
+        bundle_fits=config.bundle_sha256 == bundle_sha256(),
         releases=len(list((home.path / "releases").glob("*/manifest.json"))),
         personalized=len(list((home.path / "vault" / config.user).glob(f"*/{RECORD}"))),
     )
