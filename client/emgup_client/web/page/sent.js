@@ -38,12 +38,18 @@ async function open(details, row) {
   pre.textContent = answer.ok ? dump(new Uint8Array(await answer.arrayBuffer())) || "(empty)" : "cannot be read";
 }
 
+// A line without bytes that was not refused is a note of the log about itself.
+function verdict(row) {
+  if (!row.allowed) return "refused";
+  return row.bytes === null ? "note" : "sent";
+}
+
 function line(row) {
   const details = document.createElement("details");
   const summary = document.createElement("summary");
   summary.append(
     span("soft", new Date(1000 * row.time).toLocaleString()),
-    span(row.allowed ? "verdict allowed" : "verdict refused", row.allowed ? "sent" : "refused"),
+    span(row.allowed ? "verdict allowed" : "verdict refused", verdict(row)),
     span("size", row.bytes === null ? "–" : bytes(row.bytes)),
     span("what", [row.kind, row.reason].filter(Boolean).join(": ")),
   );
