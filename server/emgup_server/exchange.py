@@ -92,6 +92,7 @@ _CLIENTS_OWN = {
     ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
     ErrorCode.MOD_FAILED_PRECONDITION,
     ErrorCode.INVALID_FAB,
+    ErrorCode.MESSAGE_UNAVAILABLE,  # a reply that was announced and never sent whole: waiting for it stalls the others
 }
 
 

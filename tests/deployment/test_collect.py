@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import ConfigRecord, Context, Error, Message
 
 from emgup_model.errors import ConfigError, RunError
 from emgup_model.methods import load_method
@@ -118,14 +118,26 @@ def test_a_refused_release_is_noted_for_that_client(tmp_path: Path, job: Job) ->
 
 
 def test_dead_clients_leave_a_partial_cohort(tmp_path: Path, job: Job) -> None:
-    from flwr.app import Error
-
     def dead(message: Message, _: Context) -> Message:
         return Message(Error(5, "node unavailable"), reply_to=message)
 
     answers = Answers(tmp_path)
     assert collect(LocalGrid(only(1001, dead), 3, {}), job, answers, LABELS, LIMITS) == 4
     assert {(a.status, a.state) for a in answers.all() if a.label == "anna"} == {("lost", "lost")}
+
+
+def test_a_reply_that_never_came_whole_is_not_asked_for_again_and_counts_as_word(tmp_path: Path, job: Job) -> None:
+    asked = 0
+
+    def torn(message: Message, _: Context) -> Message:
+        nonlocal asked
+        asked += 1
+        return Message(Error(3, "objects are unavailable"), reply_to=message)
+
+    answers = Answers(tmp_path)
+    assert collect(LocalGrid(only(1001, torn), 3, {}), job, answers, LABELS, LIMITS) == 4
+    assert asked == 2
+    assert {a.status for a in answers.all() if a.label == "anna"} == {"client_error (code 3)"}
 
 
 def test_fewer_clients_than_expected_go_on_and_none_is_an_error(tmp_path: Path, job: Job) -> None:

@@ -6,6 +6,7 @@ without the bundle being opened. The process that runs the ClientApp checks once
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,11 +62,15 @@ def _marked(get_fab: Callable[[str, int], Fab]) -> Callable[[str, int], Fab]:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM, or until the connection is beyond repair: then end, to be started again."""
     home = ClientHome(Path(sys.argv[1]))
     pin(home.config().bundle_sha256)
     sys.argv = ["flower-supernode", *sys.argv[2:]]
     flower_supernode()
+    # Flower returns when its loop ended on an error, and leaves its HTTP server running, which would keep the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":
