@@ -9,8 +9,6 @@ from emgup_model.backbones import Precision
 from emgup_model.config import Frozen
 from emgup_model.errors import ConfigError
 
-DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
-
 
 class ComputeConfig(Frozen):
     """Settings that change a result in its last digits only (micro-batches with BatchNorm: a little more)."""

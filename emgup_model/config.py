@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emgup_model.errors import ConfigError
 
+DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+"""Pattern of a device name in a config."""
+
 
 class Frozen(BaseModel):
     """Base of every config model: immutable, unknown keys refused, no NaN or infinity."""

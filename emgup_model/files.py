@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from emgup_model.errors import DataError
+from emgup_model.lock import exclusive
 
 
 def fsync_dir(path: Path) -> None:
@@ -58,14 +58,8 @@ def sole_writer(folder: Path, what: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder, os.O_RDONLY)
     except OSError as e:
         raise DataError(f"{folder}: cannot be written ({e.strerror})") from None
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another {what} is writing {folder}; wait for it, or give --out another folder") from None
+    busy = DataError(f"another {what} is writing {folder}; wait for it, or give --out another folder")
+    with exclusive(folder, busy):
         yield
-    finally:
-        os.close(fd)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,6 +155,38 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Tasks:
+    """Processes that do one task each. A task's token is passed in a file of mode 0600: command lines are for every
+    local user to read. The processes watch this one and end by themselves.
+
+    Args:
+        folder: where the files of tokens lie, in a folder of their own that :meth:`close` removes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tokens = Path(tempfile.mkdtemp(prefix="tokens-", dir=folder))
+        self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def start(self, command: Sequence[str], token: str) -> None:
+        """Start ``command`` with ``--token-file FILE --parent-pid PID`` behind it."""
+        fd, name = tempfile.mkstemp(dir=self._tokens)
+        with os.fdopen(fd, "w") as file:
+            file.write(token)
+        whole = [*command, "--token-file", name, "--parent-pid", str(os.getpid())]
+        self._started.append((subprocess.Popen(whole, stdin=subprocess.DEVNULL), Path(name)))
+
+    def reconcile(self) -> None:
+        """Forget tokens of processes that ended."""
+        for process, token in list(self._started):
+            if process.poll() is not None:
+                token.unlink(missing_ok=True)
+                self._started.remove((process, token))
+
+    def close(self) -> None:
+        """Remove the tokens."""
+        shutil.rmtree(self._tokens, ignore_errors=True)
+
+
 def end_group(pid: int, grace_s: float = GRACE_S) -> None:
     """SIGTERM to a process group, and after a while SIGKILL to what is left of it."""
     for kind, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 2.0)):
@@ -217,6 +252,13 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on at the moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])

@@ -7,8 +7,6 @@ once its key is gone.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from emgup_client.vault import LOCK, VAULT, VaultCell
 from emgup_client.vault_cipher import SETTINGS, drop_key, read_settings, vault_cipher
 from emgup_model.errors import DataError, VaultError
 from emgup_model.files import fsync_dir
+from emgup_model.lock import exclusive
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,9 @@ def _cached(home: Path, release: str | None) -> list[Path]:
 
 
 def _delete_cell(folder: Path) -> None:
-    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    busy = VaultError(f"{folder} is being written by a running adaptation; stop the client first")
+    with exclusive(folder / LOCK, busy):
         _delete(folder)
-    except BlockingIOError:
-        raise VaultError(f"{folder} is being written by a running adaptation; stop the client first") from None
-    finally:
-        os.close(fd)
 
 
 def _delete(folder: Path) -> None:

@@ -9,10 +9,8 @@ weights. While an adaptation runs, ``checkpoint-<stage>.safetensors`` is where i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from emgup_client.vault_cipher import Cipher, Plain, vault_cipher
 from emgup_model.config import canonical_json
 from emgup_model.errors import VaultError
 from emgup_model.files import fsync_dir, write_atomic
+from emgup_model.lock import exclusive
 from emgup_model.wire import Reply, WireError
 
 VAULT = "vault"
@@ -58,12 +57,8 @@ def locked_cell(home: Path, user: str, key: str) -> Iterator[VaultCell]:
     """
     folder = private_dir(private_dir(private_dir(home) / VAULT) / user) / key
     private_dir(folder)
-    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with exclusive(folder / LOCK):
         yield VaultCell(folder, vault_cipher(home / VAULT))
-    finally:
-        os.close(fd)
 
 
 @dataclass(frozen=True)

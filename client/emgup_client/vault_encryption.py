@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 
 from emgup_client.saved import cells_of, users_of
 from emgup_client.vault import ATTEMPTS, LOCK, VAULT, private_dir, write_private
 from emgup_client.vault_cipher import MAGIC, AesGcm, KeyPlace, make_key, read_key, read_settings, write_settings
 from emgup_model.errors import VaultError
+from emgup_model.lock import exclusive
 
 
 def encrypt_vault(home: Path, place: KeyPlace) -> int:
@@ -39,16 +38,12 @@ def encrypt_vault(home: Path, place: KeyPlace) -> int:
 
 def _seal_cell(folder: Path, cipher: AesGcm) -> int:
     """Seal a cell's plain files, alone with it; returns how many."""
-    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     changed = 0
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with exclusive(folder / LOCK):
         for path in sorted(folder.iterdir()):
             data = path.read_bytes()
             if path.name in (LOCK, ATTEMPTS) or data.startswith(MAGIC):
                 continue
             write_private(path, cipher.seal(data, f"{folder.parent.name}/{folder.name}/{path.name}"))
             changed += 1
-    finally:
-        os.close(fd)
     return changed

@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from emgup_model.backbones import BackboneConfig, CnnConfig
-from emgup_model.compute import DEVICE, ComputeConfig
-from emgup_model.config import Frozen, apply_overrides, digest, find_config, load_yaml, parse
+from emgup_model.compute import ComputeConfig
+from emgup_model.config import DEVICE, Frozen, apply_overrides, digest, find_config, load_yaml, parse
 from emgup_model.data.folds import FoldConfig
 from emgup_model.data.synthetic import SyntheticConfig
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
-from emgup_model.errors import ConfigError
+from emgup_model.errors import ConfigError, RunError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.evaluation.scenarios import Scenario
 from emgup_model.evaluation.streaming import StreamingConfig
@@ -157,6 +157,11 @@ class RunFolder:
     path: Path
     config: Path | None = None
     """Where the resolved config is, if not at its usual place."""
+
+    @property
+    def busy(self) -> RunError:
+        """What is raised where another process works in the folder."""
+        return RunError(f"another run is using {self.path}; wait for it, or choose another --out")
 
     @property
     def experiment(self) -> Path:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import httpx
 
 from emgup_model.errors import RunError
+from emgup_model.processes import flower_environment, free_port
 from emgup_simulation.guardian import GRACE_S
 
 CONNECTION = "emgup"
@@ -91,7 +91,7 @@ def runtime(log: Path, variables: Mapping[str, str]) -> Iterator[Runtime]:
         RunError: it does not come up.
     """
     home = Path(tempfile.mkdtemp(prefix="emgup-", dir=_short_temporary_folder()))
-    port = _free_port()
+    port = free_port()
     address = f"127.0.0.1:{port}"
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
@@ -175,20 +175,8 @@ def _follow(
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Ours, with Flower and Ray confined to ``home`` and silent towards the outside."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FLWR_", "RAY_"))}
-    return {
-        **inherited,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": str(home),
-        "PYTHONUNBUFFERED": "1",
-    }
+    """That of Flower's programs, and Ray confined to ``home`` and silent towards the outside."""
+    return {**flower_environment(home), "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(home)}
 
 
 def _short_temporary_folder() -> str | None:
@@ -202,12 +190,6 @@ def _tool(name: str) -> str:
     if path is None:
         raise RunError(f"the command {name} is missing; install emgup again (pip install -e .)")
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def _wait_until_up(address: str, guardian: subprocess.Popen[bytes], log: Path) -> None:

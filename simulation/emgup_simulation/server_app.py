@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from emgup_model.errors import RunError
+from emgup_model.lock import exclusive
 from emgup_server.dispatch import Tally, dispatch
 from emgup_server.exchange import Limits
 from emgup_server.ledger import Ledger
@@ -18,7 +19,6 @@ from emgup_server.transcript import TranscriptGrid
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import Experiment, RunFolder
 from emgup_simulation.finish import finish
-from emgup_simulation.lock import exclusive
 from emgup_simulation.prepare import prepare
 from emgup_simulation.report import write_run_info
 from emgup_simulation.run_config import AGAIN, COMMAND, read_run_config
@@ -49,7 +49,7 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
     log = logging.getLogger(__name__)
     limits = limits or Limits(reply_timeout_s=experiment.federation.reply_timeout_s)
     run.path.mkdir(parents=True, exist_ok=True)
-    with exclusive(run.path / ".server.lock", LOCK_WAIT_S):
+    with exclusive(run.path / ".server.lock", run.busy, LOCK_WAIT_S):
         log.info("run folder %s", run.path)
         console = Console(width=100)
         prepared = prepare(experiment, run, console)

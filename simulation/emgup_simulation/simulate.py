@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from emgup_model.lock import exclusive
 from emgup_server.ledger import Cell, Ledger
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import Experiment, RunFolder
 from emgup_simulation.finish import finish
 from emgup_simulation.launch import Outcome, launch
-from emgup_simulation.lock import exclusive
 from emgup_simulation.prepare import check_inputs, prepare
 from emgup_simulation.progress import progress_bar
 from emgup_simulation.run_config import AGAIN, COMMAND
@@ -37,7 +37,7 @@ def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
     check_inputs(experiment, run)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
+        with sigterm_unwinds(), exclusive(run.path / ".driver.lock", run.busy):
             prepared = prepare(experiment, run, console)
             cells = expected_cells(experiment, prepared)
             ledger = Ledger(run.cells)

@@ -19,10 +19,10 @@ from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
 from emgup_model.evaluation.results import write_results
 from emgup_model.evaluation.statistics import summarise
 from emgup_model.files import write_atomic
+from emgup_model.lock import exclusive
 from emgup_server.ledger import MISSING, Cell
 from emgup_simulation.cells import validation_cells
 from emgup_simulation.experiment import Experiment, RunFolder
-from emgup_simulation.lock import exclusive
 from emgup_simulation.prepare import check_inputs, prepare
 from emgup_simulation.progress import progress_bar
 from emgup_simulation.report import print_table, read_run_info, write_run_info
@@ -58,7 +58,7 @@ def tune(
     check_inputs(experiment, run, folds)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with sigterm_unwinds(), exclusive(run.path / ".driver.lock", wait_s=0):
+        with sigterm_unwinds(), exclusive(run.path / ".driver.lock", run.busy):
             prepared = prepare(experiment, run, console, folds)
             write_atomic(folder.disturbance, dump_yaml(disturbance))
             write_run_info(folder.path, shlex.join(["emgup", *sys.argv[1:]]), experiment.federation.device)

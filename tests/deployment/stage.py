@@ -14,10 +14,9 @@ from typing import Any
 
 import yaml
 
-from emgup_client.deployment.start import free_port
 from emgup_model.data.store import Recording, write_user
 from emgup_model.keys import create_signing_key, public_key, read_signing_key, write_trusted
-from emgup_model.processes import end_with_parent
+from emgup_model.processes import end_with_parent, free_port
 from emgup_server.deployment.answers import Answer, Answers
 from tests.deployment.relay import Relay
 from tests.toy import make_release, toy_info, toy_recordings

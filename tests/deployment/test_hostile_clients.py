@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emgup_client.deployment.start import free_port
-from emgup_model.processes import end_with_parent, flower_environment
+from emgup_model.processes import end_with_parent, flower_environment, free_port
 from emgup_server.deployment.answers import Answer, Answers
 from emgup_server.deployment.tables import cohort
 from tests.conftest import REPOSITORY

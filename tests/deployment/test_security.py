@@ -19,11 +19,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from emgup_client.deployment.config import ClientHome
-from emgup_client.deployment.start import free_port
 from emgup_client.egress import upstream
 from emgup_client.egress.upstream import SuperLink, tls_context
 from emgup_model.errors import RunError
-from emgup_model.processes import end_with_parent, flower_environment
+from emgup_model.processes import end_with_parent, flower_environment, free_port
 from emgup_server.deployment.certificates import new_authority
 from emgup_server.deployment.control import control
 from emgup_server.deployment.folder import ServerFolder

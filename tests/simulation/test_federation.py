@@ -17,12 +17,12 @@ from emgup_client.vault import EVALUATION, RECORD, WEIGHTS, VaultCell
 from emgup_model import personalize as personalization
 from emgup_model.errors import ConfigError, RunError
 from emgup_model.evaluation.results import read_results
+from emgup_model.lock import exclusive
 from emgup_model.wire import PARTS, REPLY, Reply, Status
 from emgup_server.ledger import Ledger
 from emgup_server.transcript import read_transcript
 from emgup_simulation.client_app import app
 from emgup_simulation.local import LocalGrid
-from emgup_simulation.lock import exclusive
 from emgup_simulation.run_config import read_run_config
 from emgup_simulation.server_app import serve
 from tests.federation import FAST, Toy, copy_of, make_sessions_store, make_toy
@@ -263,9 +263,9 @@ def test_a_user_whose_file_is_damaged_fails_alone(toy: Toy, tmp_path: Path) -> N
 
 def test_two_runs_do_not_share_a_run_folder(toy: Toy) -> None:
     with (
-        exclusive(toy.run.path / ".lock", 0),
+        exclusive(toy.run.path / ".lock", toy.run.busy),
         pytest.raises(RunError, match="another run"),
-        exclusive(toy.run.path / ".lock", 0),
+        exclusive(toy.run.path / ".lock", toy.run.busy),
     ):
         pass
 

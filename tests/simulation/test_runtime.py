@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from emgup_model.evaluation.results import ResultRow, read_results
+from emgup_model.processes import free_port
 from emgup_server.ledger import Ledger
 from emgup_server.transcript import read_transcript
 from emgup_simulation import launch
@@ -276,7 +277,7 @@ def test_flwr_run_simulation_typed_literally(toy: Toy, tmp_path: Path) -> None:
     home = tmp_path / "flower"
     environment = {
         **launch._environment(home),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(launch._free_port()),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
         "RAY_TMPDIR": "/tmp",
     }
     values = f'experiment="{toy.run_config["experiment"]}" out="{toy.run.path}"'

@@ -32,6 +32,7 @@ def settings() -> ClientSettings:
         trusted_keys=home.trusted,
         subject=subject,
         device=choose_device(config.device),
+        precision=config.precision,
         threads=config.threads,
         allowed=lambda name, method: check_method(config, name, method),
         policy=read_policy(home.policy),

@@ -8,11 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from emgup_model.config import Frozen, load_yaml, parse
+from emgup_model.config import DEVICE, Frozen, load_yaml, parse
 from emgup_model.errors import ConfigError
 from emgup_model.wire import SafeName
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class ClientConfig(Frozen):
@@ -25,6 +23,7 @@ class ClientConfig(Frozen):
         bundle_sha256: the only app bundle that is answered; it carries no code.
         methods: shipped methods that may be run, each with the settings that this installation ships.
         device: where to adapt; ``auto`` takes a GPU if there is one. Without the one that is named the CPU is used.
+        precision: of the backbone's arithmetic; bf16 is faster on most GPUs.
         threads: CPU threads torch may use; null leaves torch's own choice.
     """
 
@@ -33,7 +32,8 @@ class ClientConfig(Frozen):
     superlink: str = Field(pattern=r"^[A-Za-z0-9._\-\[\]:]+:\d{1,5}$")
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     methods: tuple[str, ...] = Field(("emgup", "adabn", "source_only"), min_length=1)
-    device: Device = "auto"
+    device: str = Field("auto", pattern=DEVICE)
+    precision: Literal["fp32", "bf16"] = "fp32"
     threads: int | None = Field(None, ge=1, le=1024)
 
 
@@ -110,11 +110,11 @@ class ClientHome:
         return parse(ClientConfig, load_yaml(self.config_file), str(self.config_file))
 
 
-def choose_device(wanted: Device) -> str:
+def choose_device(wanted: str) -> str:
     """The torch device to adapt on: the wanted one if it works here, else the CPU."""
-    import torch  # not for the processes that only pass messages on
+    from emgup_model.compute import resolve_device  # torch is not for the processes that only pass messages on
 
-    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next((name for name, there in works.items() if there), "cpu")
-    return wanted if works.get(wanted, False) else "cpu"
+    try:
+        return str(resolve_device(wanted))
+    except ConfigError:
+        return "cpu"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -15,7 +14,8 @@ import httpx
 from emgup_client.deployment.config import ClientConfig, ClientHome
 from emgup_client.vault import write_private
 from emgup_model.errors import RunError
-from emgup_model.processes import Program, Tell, flower_environment, keep_running
+from emgup_model.lock import exclusive
+from emgup_model.processes import Program, Tell, flower_environment, free_port, keep_running
 
 
 def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
@@ -26,12 +26,11 @@ def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
         RunError: another client runs with the same folder, or a program does not start.
     """
     config = home.config()
-    lock = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise RunError(f"a client with the folder {home.path} is running already") from None
+    with exclusive(home.lock, RunError(f"a client with the folder {home.path} is running already")):
+        _keep_up(home, config, tell, up)
+
+
+def _keep_up(home: ClientHome, config: ClientConfig, tell: Tell, up: Callable[[], None]) -> None:
     runtime, gate = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     environment = flower_environment(home.flower_home)
     programs = [
@@ -54,7 +53,6 @@ def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
         keep_running(programs, home.logs, tell, note)
     finally:
         home.state.unlink(missing_ok=True)
-        os.close(lock)
 
 
 def _gate(home: ClientHome, config: ClientConfig, gate: str) -> list[str]:
@@ -102,10 +100,3 @@ def _listening(address: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on at the moment."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])

@@ -1,17 +1,12 @@
 """`python -m emgup_client.deployment.superexec HOME ADDRESS`: starts this installation's ClientApp for each task.
 
-Only a holder of the secret is given tasks, only ClientApps are accepted, and a task's token is passed in a file of mode
-0600: command lines are for every local user to read.
+Only a holder of the secret is given tasks, and only ClientApps are accepted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +15,16 @@ from flwr.supercore.superexec import run_superexec
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
 
 from emgup_client.deployment.config import ClientHome
+from emgup_model.processes import Tasks
 from emgup_model.replacing import replace
 
 
-class OwnCode:
+class OwnCode(Tasks):
     """Starts ClientApps of this installation as subprocesses, whatever the bundle names."""
 
-    def __init__(self, home: Path, tokens: Path) -> None:
-        self._home, self._tokens = home, tokens
-        self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
+    def __init__(self, home: ClientHome) -> None:
+        super().__init__(home.flower_home)
+        self._home = home.path
 
     def get_eligible_capacity(self, supported_task_types: set[TaskType], **_: Any) -> tuple[set[TaskType], set[str]]:
         """ClientApps only, whatever Flower supports beside."""
@@ -41,31 +37,15 @@ class OwnCode:
         """Start the process of one task."""
         if spec.task_type != TaskType.CLIENT_APP:
             return LaunchResult.failed("this client runs its own ClientApp only")
-        fd, name = tempfile.mkstemp(dir=self._tokens)
-        with os.fdopen(fd, "w") as file:
-            file.write(spec.token)
         command = [sys.executable, "-m", "emgup_client.deployment.task", str(self._home), "--insecure"]
-        command += ["--runtime-api-address", spec.runtime_api_address, "--token-file", name]
-        command += ["--parent-pid", str(os.getpid())]
-        self._started.append((subprocess.Popen(command, stdin=subprocess.DEVNULL), Path(name)))
+        self.start([*command, "--runtime-api-address", spec.runtime_api_address], spec.token)
         return LaunchResult.accepted()
-
-    def reconcile(self) -> None:
-        """Forget tokens of processes that ended."""
-        for process, token in list(self._started):
-            if process.poll() is not None:
-                token.unlink(missing_ok=True)
-                self._started.remove((process, token))
-
-    def close(self) -> None:
-        """The processes watch this one and end by themselves."""
-        shutil.rmtree(self._tokens, ignore_errors=True)
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     home = ClientHome(Path(sys.argv[1]))
-    executor = OwnCode(home.path, Path(tempfile.mkdtemp(prefix="tokens-", dir=home.flower_home)))
+    executor = OwnCode(home)
     replace(run_superexec, "get_executor", lambda *_, **__: executor)
     with contextlib.suppress(KeyboardInterrupt):
         run_superexec.run_superexec(

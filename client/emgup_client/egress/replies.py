@@ -86,17 +86,7 @@ def answer(request: Request, reply: Reply | None, node_id: int, now: float | Non
     """
     created = float(int(time.time() if now is None else now))
     asked = request.metadata
-    metadata = Metadata(
-        run_id=asked.run_id,
-        message_id="",
-        src_node_id=asked.dst_node_id,
-        dst_node_id=asked.src_node_id,
-        reply_to_message_id=asked.message_id,
-        group_id=asked.group_id,
-        created_at=created,
-        ttl=asked.created_at + asked.ttl - created,
-        message_type=asked.message_type,
-    )
+    metadata = _reply_metadata(asked, created, asked.created_at + asked.ttl - created)
     if reply is None:
         message = make_message(metadata, error=Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ""))
     else:
@@ -114,7 +104,17 @@ def answer(request: Request, reply: Reply | None, node_id: int, now: float | Non
 
 def _metadata_of(proto: ProtoMessage, request: Request) -> Metadata:
     """The only metadata that a reply to ``request`` can have, but for times and task ids, which are never passed on."""
-    asked = request.metadata
+    said = proto.metadata
+    return _reply_metadata(
+        request.metadata,
+        said.created_at,
+        said.ttl,
+        src_task_id=said.src_task_id if said.HasField("src_task_id") else None,
+        dst_task_id=said.dst_task_id if said.HasField("dst_task_id") else None,
+    )
+
+
+def _reply_metadata(asked: Metadata, created_at: float, ttl: float, **tasks: int | None) -> Metadata:
     return Metadata(
         run_id=asked.run_id,
         message_id="",
@@ -122,11 +122,10 @@ def _metadata_of(proto: ProtoMessage, request: Request) -> Metadata:
         dst_node_id=asked.src_node_id,
         reply_to_message_id=asked.message_id,
         group_id=asked.group_id,
-        created_at=proto.metadata.created_at,
-        ttl=proto.metadata.ttl,
+        created_at=created_at,
+        ttl=ttl,
         message_type=asked.message_type,
-        src_task_id=proto.metadata.src_task_id if proto.metadata.HasField("src_task_id") else None,
-        dst_task_id=proto.metadata.dst_task_id if proto.metadata.HasField("dst_task_id") else None,
+        **tasks,
     )
 
 

@@ -23,10 +23,10 @@ def init(
     port: Annotated[int, typer.Option(min=1, max=65535, help="the one port")] = 8443,
 ) -> None:
     """Make the server's folder: certificates, keys, secrets, config."""
-    from emgup_server.deployment.folder import ServerConfig, ServerFolder
+    from emgup_server.deployment.folder import EVERY_INTERFACE, ServerConfig, ServerFolder
     from emgup_server.deployment.initialise import init_server
 
-    own = [] if host in {"0.0.0.0", "::"} else [host]
+    own = [] if host in EVERY_INTERFACE else [host]
     names = tuple(dict.fromkeys([*(name or []), "localhost", "127.0.0.1", *own]))
     files = ServerFolder(folder.expanduser().resolve())
     init_server(files, ServerConfig(host=host, port=port, names=names))

@@ -131,10 +131,8 @@ class Control:
 @contextlib.contextmanager
 def control(folder: ServerFolder) -> Iterator[Control]:
     """Connect to the SuperLink of a folder. Raises ConfigError when the folder is none."""
-    config = folder.config()
-    host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
     client = ControlHttpClient.from_server_address(
-        f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}",
+        folder.config().local_address,
         insecure=False,
         root_certificates=folder.ca.read_bytes(),
         interceptors=[

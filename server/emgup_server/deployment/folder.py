@@ -10,6 +10,8 @@ from pydantic import Field
 from emgup_model.config import Frozen, load_yaml, parse
 from emgup_model.errors import ConfigError
 
+EVERY_INTERFACE = ("0.0.0.0", "::")
+
 
 class ServerConfig(Frozen):
     """What a server decides: ``server.yaml``.
@@ -23,6 +25,12 @@ class ServerConfig(Frozen):
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8443, ge=1, le=65535)
     names: tuple[str, ...] = Field(("localhost", "127.0.0.1"), min_length=1)
+
+    @property
+    def local_address(self) -> str:
+        """HOST:PORT by which this machine's own programs reach the server."""
+        host = "127.0.0.1" if self.host in EVERY_INTERFACE else self.host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True)

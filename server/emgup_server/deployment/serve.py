@@ -14,12 +14,10 @@ from emgup_server.deployment.folder import ServerFolder
 
 def serve(folder: ServerFolder, tell: Tell, up: Callable[[], None]) -> None:
     """Run until Ctrl-C or SIGTERM. Raises ConfigError, and RunError when the SuperLink does not start."""
-    config = folder.config()
+    url = f"https://{folder.config().local_address}/health"
     environment = flower_environment(folder.flower_home)
     context = ssl.create_default_context(cafile=str(folder.ca))
     context.check_hostname = False
-    host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
-    url = f"https://{f'[{host}]' if ':' in host else host}:{config.port}/health"
 
     def ready() -> bool:
         try:

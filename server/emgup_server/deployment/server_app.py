@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from emgup_model.errors import ConfigError, RunError
+from emgup_model.lock import exclusive
 from emgup_server.deployment.answers import Answers
 from emgup_server.deployment.collect import collect
 from emgup_server.deployment.job import RunFiles, read_job
@@ -38,11 +38,7 @@ def main(grid: Grid, context: Context) -> None:
         losses=4,
         node_wait_s=max(job.wait_s, 0.5),
     )
-    with run.lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError("another run is collecting the same answers; wait for it") from None
+    with exclusive(run.lock, RunError("another run is collecting the same answers; wait for it")):
         labels = {node.node_id: node.name for node in grid.get_nodes() if node.name}
         complete = collect(TranscriptGrid(grid, run.transcript), job, Answers(run.answers), labels, limits)
     if not complete:
