@@ -164,8 +164,14 @@ def personalize(
     home: HomeOption = HOME,
     trusted: Annotated[Path | None, typer.Option(help="release-signing keys to trust from now on")] = None,
     method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup",
+    protocol: Annotated[
+        str, typer.Option(help="transductive, inductive, later_sessions or streaming")
+    ] = "transductive",
+    scenario: Annotated[
+        str, typer.Option(help="balanced, rest60, subset, skew or short; other than balanced needs labels")
+    ] = "balanced",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "cpu",
 ) -> None:
     """Adapt a release to one user's recordings into the vault, without a server; what was killed goes on."""
     from emgup_client.personalize_here import personalize_here
@@ -174,11 +180,17 @@ def personalize(
     from emgup_model.wire import Status
 
     folder = home.expanduser()
-    reply = personalize_here(folder, recording, source, trusted, method, seed, device)
+    reply = personalize_here(folder, recording, source, trusted, method, seed, device, protocol, scenario)
     if reply.status == Status.CRASHED:
         raise RunError(
             "three attempts took the process with them; find out why, then `emgup client forget` and try again"
         )
-    mine = open_personalized(folder, read_info(recording).user)
-    changed = 100 * mine.evaluation["predictions_changed"]
-    print(f"in the vault: {mine.user}, {mine.cell[:12]}; {changed:.1f} % of the decisions changed")
+    kept = open_personalized(folder, read_info(recording).user).evaluation
+    changed = 100 * kept["predictions_changed"]
+    print(f"adapted in {kept['adapt_seconds']:.1f} s; {changed:.1f} % of the decisions changed")
+    if "accuracy" in kept:
+        print(
+            f"accuracy {100 * kept['source_accuracy']:.1f} % before, {100 * kept['accuracy']:.1f} % after "
+            f"({kept['n_windows']} test windows; labels were opened after adaptation only)"
+        )
+    print(f"the model is in the vault of {folder}")

@@ -88,28 +88,6 @@ def tune(
 
 
 @app.command()
-def personalize(
-    release: Annotated[Path, typer.Option(help="folder of a source release")],
-    recording: Annotated[Path, typer.Option(help="the user's recording file (.h5)")],
-    vault: Annotated[Path, typer.Option(help="private folder for the personalized weights")],
-    trusted: Annotated[Path, typer.Option(help="file with the release-signing keys you trust")],
-    method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup",
-    protocol: Annotated[
-        str, typer.Option(help="transductive, inductive, later_sessions or streaming")
-    ] = "transductive",
-    scenario: Annotated[
-        str, typer.Option(help="balanced, rest60, subset, skew or short; other than balanced needs labels")
-    ] = "balanced",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "cpu",
-) -> None:
-    """Adapt one user's model on this machine, without any server."""
-    from emgup_simulation.personalize_local import personalize_local
-
-    personalize_local(new_console(), release, recording, vault, trusted, method, protocol, scenario, seed, device)
-
-
-@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="run folder")],
     markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import h11
 
 
 class Relay:
     """Listens on a port of its own with the certificate given, and passes everything on to ``port``.
+
+    One thread runs an event loop and touches every connection: a TLS connection is not for two threads.
 
     Attributes:
         address: HOST:PORT for clients.
@@ -26,81 +29,74 @@ class Relay:
         self._inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._inside.load_cert_chain(certificate, key)
         self._outside = ssl.create_default_context(cafile=str(root))
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.up: list[bytearray] = []
         self.down: list[bytearray] = []
-        self._cut = threading.Event()
-        self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._cut = False
+        self._open: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._do(asyncio.start_server(self._connect, "127.0.0.1", 0, ssl=self._inside))
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     @contextlib.contextmanager
     def cut(self) -> Iterator[None]:
         """Nothing gets through, and open connections break."""
-        self._cut.set()
-        self._break()
+        self._do(self._break(True))
         try:
             yield
         finally:
-            self._cut.clear()
+            self._do(self._break(False))
 
     def close(self) -> None:
         """End."""
-        self._cut.set()
-        self._listening.close()
-        self._break()
+        self._server.close()
+        self._do(self._break(True))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
 
     def requests(self) -> Iterator[tuple[str, bytes]]:
         """(path, body) of every HTTP request that passed."""
         for stream in list(self.up):
             yield from _requests(bytes(stream))
 
-    def _break(self) -> None:
-        for one in list(self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+    def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._connect, args=(plain,), daemon=True).start()
+    async def _break(self, cut: bool) -> None:
+        self._cut = cut
+        for writer in list(self._open) if cut else []:
+            writer.transport.abort()
 
-    def _connect(self, plain: socket.socket) -> None:
-        if self._cut.is_set():
-            plain.close()
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut:
+            writer.transport.abort()
             return
         try:
-            client = self._inside.wrap_socket(plain, server_side=True)
-            raw = socket.create_connection(("127.0.0.1", self._port), timeout=10)
-            server = self._outside.wrap_socket(raw, server_hostname="127.0.0.1")
-            server.settimeout(None)
+            further = await asyncio.open_connection(
+                "127.0.0.1", self._port, ssl=self._outside, server_hostname="127.0.0.1"
+            )
         except OSError:
-            plain.close()
+            writer.transport.abort()
             return
-        self._open |= {client, server}
         up, down = bytearray(), bytearray()
         self.up.append(up)
         self.down.append(down)
-        other = threading.Thread(target=_pass, args=(server, client, down), daemon=True)
-        other.start()
-        _pass(client, server, up)
-        other.join()
-        self._open -= {client, server}
-        for one in (client, server):
-            one.close()
+        both = {writer, further[1]}
+        self._open |= both
+        await asyncio.gather(_pass(reader, further[1], up), _pass(further[0], writer, down))
+        self._open -= both
 
 
-def _pass(source: socket.socket, sink: socket.socket, seen: bytearray) -> None:
+async def _pass(source: asyncio.StreamReader, sink: asyncio.StreamWriter, seen: bytearray) -> None:
+    """TLS has no half-open connections: when one side ends, so does the other."""
     with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
+        while data := await source.read(1 << 16):
             seen += data
-            sink.sendall(data)
-    for one in (source, sink):
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+            sink.write(data)
+            await sink.drain()
+    with contextlib.suppress(OSError, RuntimeError):
+        sink.close()
 
 
 def _requests(stream: bytes) -> Iterator[tuple[str, bytes]]:

@@ -167,9 +167,11 @@ def test_any_client_yaml_is_a_config_or_one_line(data: dict[str, object]) -> Non
 def test_the_device_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert {choose_device(d) for d in ("auto", "cpu", "cuda", "mps")} == {"cpu"}  # type: ignore[arg-type]
+    assert {choose_device(d) for d in ("auto", "cpu", "cuda", "cuda:1", "mps")} == {"cpu"}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [choose_device(d) for d in ("auto", "cpu", "cuda", "mps")] == ["cuda", "cpu", "cuda", "cpu"]  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    chosen = [choose_device(d) for d in ("auto", "cpu", "cuda", "cuda:0", "cuda:1", "mps")]
+    assert chosen == ["cuda", "cpu", "cuda", "cuda:0", "cpu", "cpu"]
 
 
 def test_a_method_runs_only_as_it_is_shipped_and_listed(server: ServerFolder, tmp_path: Path) -> None:

@@ -127,10 +127,9 @@ def test_tune_refuses_folds_that_do_not_exist(
 def personalize(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str, recording: str = "u0.h5", method: str = "adabn"
 ) -> int:
-    paths = {"release": "release", "trusted": "trusted", "vault": "vault"}
-    options = [x for name, path in paths.items() for x in (f"--{name}", folder / path)]
-    options += ["--recording", folder / "store" / recording, "--method", method]
-    return emgup(monkeypatch, "personalize", *options, *more)
+    options = ["--release", folder / "release", "--trusted", folder / "trusted", "--home", folder / "home"]
+    options += ["--method", method]
+    return emgup(monkeypatch, "client", "personalize", folder / "store" / recording, *options, *more)
 
 
 def test_personalize_works_without_a_server_and_keeps_the_weights_private(
@@ -138,7 +137,7 @@ def test_personalize_works_without_a_server_and_keeps_the_weights_private(
 ) -> None:
     assert personalize(folder, monkeypatch) == 0
     assert "accuracy" in capsys.readouterr().out
-    (weights,) = (folder / "vault").rglob("weights.safetensors")
+    (weights,) = (folder / "home" / "vault").rglob("weights.safetensors")
     assert weights.stat().st_mode & 0o777 == 0o600
     assert weights.parent.stat().st_mode & 0o777 == 0o700
     assert "head.bias" in load_file(weights)
@@ -151,7 +150,7 @@ def test_personalize_streams(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_personalize_takes_a_scenario(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert personalize(folder, monkeypatch, "--scenario", "subset") == personalize(folder, monkeypatch) == 0
-    one, other = (folder / "vault").rglob("weights.safetensors")
+    one, other = (folder / "home" / "vault").rglob("weights.safetensors")
     assert one.read_bytes() != other.read_bytes()
 
 
@@ -197,4 +196,5 @@ def test_personalize_refuses_bad_input_and_writes_nothing(
     assert status == 2
     assert message in error
     assert error.count("\n") == 1
-    assert not (folder / "vault").exists()
+    assert not list((folder / "home" / "vault").rglob("reply.json"))
+    assert (folder / "home").exists() == (kind == "channels")  # that is found when the release and the file are open
