@@ -74,7 +74,7 @@ def personalize_here(
     }
     cell = digest({**asked, "content": user.content_sha256})
     request = Personalize.model_validate({**asked, "method_name": Path(method_name).stem, "cell": cell})
-    settings = ClientSettings(home, home / TRUSTED, lambda _: Subject(user.user, recording), device)
+    settings = ClientSettings(home, home / TRUSTED, lambda _: Subject(user.user, recording), device, threads=1)
     return personalize_once(request, settings)
 
 

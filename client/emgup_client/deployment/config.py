@@ -24,7 +24,8 @@ class ClientConfig(Frozen):
         methods: shipped methods that may be run, each with the settings that this installation ships.
         device: where to adapt; ``auto`` takes a GPU if there is one. Without the one that is named the CPU is used.
         precision: of the backbone's arithmetic; bf16 is faster on most GPUs.
-        threads: CPU threads torch may use; null leaves torch's own choice.
+        threads: CPU threads torch may use; null leaves torch's own choice. More than one is faster on an idle machine
+            and many times slower where other work keeps a core busy.
     """
 
     user: SafeName = "me"
@@ -34,7 +35,7 @@ class ClientConfig(Frozen):
     methods: tuple[str, ...] = Field(("emgup", "adabn", "source_only"), min_length=1)
     device: str = Field("auto", pattern=DEVICE)
     precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int | None = Field(None, ge=1, le=1024)
+    threads: int | None = Field(1, ge=1, le=1024)
 
 
 @dataclass(frozen=True)

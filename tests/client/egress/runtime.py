@@ -22,12 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from flwr.cli.build import build_fab_from_disk
 
+from emgup_model.processes import free_port
+
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return int(s.getsockname()[1])
 
 
 def make_certificates(folder: Path) -> tuple[Path, Path, Path]:

@@ -35,7 +35,8 @@ from emgup_client.egress.gate import read_supernode_key
 from emgup_client.egress.upstream import Answer
 from emgup_model.config import dump_yaml
 from emgup_model.errors import ConfigError
-from tests.client.egress.runtime import free_port, make_certificates, make_node_key
+from emgup_model.processes import free_port
+from tests.client.egress.runtime import make_certificates, make_node_key
 from tests.client.egress.stub import NODE, PINNED, POLICY, REPORT, HandMadeNode, StubSuperLink, request
 
 
