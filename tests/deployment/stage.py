@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from emgup_model.data.store import Recording, write_user
 from emgup_model.keys import create_signing_key, public_key, read_signing_key, write_trusted
 from emgup_model.processes import end_with_parent, free_port
 from emgup_server.deployment.answers import Answer, Answers
+from emgup_server.deployment.job import read_job
 from tests.deployment.relay import Relay
 from tests.toy import make_release, toy_info, toy_recordings
 
@@ -54,6 +56,15 @@ class Running:
                     words = (path.parent / "cmdline").read_bytes().split(b"\0")
                     found[words[words.index(b"-m") + 1].decode().rpartition(".")[2]] = int(path.parent.name)
         return found
+
+    def task(self) -> int:
+        """Process id of the app, ServerApp or ClientApp, that its superexec runs."""
+        superexec = self.children()["superexec"]
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(path.read_text().rpartition(")")[2].split()[1]) == superexec:
+                    return int(path.parent.name)
+        raise AssertionError("no app runs")
 
     def end(self) -> None:
         self.process.terminate()
@@ -99,6 +110,12 @@ class User:
     def cells(self) -> list[Path]:
         """Folders of complete results."""
         return sorted(p.parent for p in (self.home / "vault" / "me").glob("*/reply.json"))
+
+    def reports(self) -> list[dict[str, int]]:
+        """Levels of every report that the user's gate ever debited."""
+        path = self.home / "uses.jsonl"
+        lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+        return [line["levels"] for line in lines if line.get("kind") == "report"]
 
     def uses(self, kind: str) -> int:
         """Debits of a kind in the user's ledger."""
@@ -162,6 +179,20 @@ class Stage:
         return subprocess.Popen(
             [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+
+    def wait_until_adapting(self, user: User, run: str) -> Path:
+        """Folder of the run's cell in the user's vault, once its adaptation has begun and before it is done."""
+        job = self.server_folder / "runs" / run / "job.yaml"
+        assert wait_until(job.exists, 60)
+        cell = user.home / "vault" / "me" / self.cell(run)
+        assert wait_until((cell / ".attempts").exists, 120)
+        assert not (cell / "reply.json").exists()
+        return cell
+
+    def cell(self, run: str) -> str:
+        """Key of what the run's first method makes of any user."""
+        job = read_job(self.server_folder / "runs" / run / "job.yaml")
+        return job.cell(next(iter(job.methods)))
 
     def answers(self, run: str) -> dict[str, Answer]:
         """By user."""

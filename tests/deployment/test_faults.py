@@ -20,7 +20,7 @@ from emgup_model.methods import load_method
 from emgup_model.personalize import personalize
 from emgup_model.release import load_release, state_tensors
 from emgup_model.task import Task
-from tests.deployment.stage import Running, Stage, User, stage, toy_user, wait_until
+from tests.deployment.stage import Stage, User, stage, toy_user, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
 
@@ -41,23 +41,6 @@ def dina(two: Stage) -> User:
     return two.users[0]
 
 
-def cell_of(two: Stage, name: str) -> str:
-    from emgup_server.deployment.job import read_job
-
-    job = read_job(two.server_folder / "runs" / name / "job.yaml")
-    return job.cell(next(iter(job.methods)))
-
-
-def wait_until_adapting(two: Stage, user: User, name: str) -> Path:
-    """Folder of the cell, once its adaptation has begun and before it is done."""
-    job = two.server_folder / "runs" / name / "job.yaml"
-    assert wait_until(job.exists, 60)
-    cell = user.home / "vault" / "me" / cell_of(two, name)
-    assert wait_until((cell / ".attempts").exists, 120)
-    assert not (cell / "reply.json").exists()
-    return cell
-
-
 def again(two: Stage, *arguments: object) -> None:
     """The same command until it is done; three times at most, as a supervisor would."""
     for _ in range(3):
@@ -73,24 +56,12 @@ def reference(two: Stage, user: User, seed: int) -> bytes:
     return save_safetensors(state_tensors(personalize(user.recordings, release, task).adaptation.model))
 
 
-def task_of(running: Running) -> int:
-    """Process id of the ClientApp."""
-    superexec = running.children()["superexec"]
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(path.read_text().rpartition(")")[2].split()[1]) == superexec:
-                return int(path.parent.name)
-        except OSError:
-            continue
-    raise AssertionError("no ClientApp runs")
-
-
 def test_a_killed_client_app_changes_nothing_in_the_end(two: Stage, dina: User) -> None:
     arguments = ("--method", "emgup_paper", "--seed", 1, "--clients", 2, "--name", "task-killed")
     assert dina.running is not None
     run = two.start_run(*arguments)
-    cell = wait_until_adapting(two, dina, "task-killed")
-    os.kill(task_of(dina.running), signal.SIGKILL)
+    cell = two.wait_until_adapting(dina, "task-killed")
+    os.kill(dina.running.task(), signal.SIGKILL)
     assert run.wait(400) == 1
     assert two.answers("task-killed")["emil"].status == "reported"
     again(two, *arguments)
@@ -106,7 +77,7 @@ def test_a_killed_program_is_back_and_the_result_is_told_without_training_again(
     arguments = ("--method", "emgup_paper", "--seed", seed, "--clients", 2, "--name", name)
     assert dina.running is not None
     run = two.start_run(*arguments)
-    cell = wait_until_adapting(two, dina, name)
+    cell = two.wait_until_adapting(dina, name)
     killed = dina.running.children()[program]
     os.kill(killed, signal.SIGKILL)
     assert wait_until((cell / "reply.json").exists, 120)
@@ -122,7 +93,7 @@ def test_a_killed_superlink_is_back_and_the_next_run_collects(two: Stage, dina: 
     arguments = ("--method", "emgup_paper", "--seed", 3, "--clients", 2, "--name", "superlink-killed")
     assert two.server is not None
     run = two.start_run(*arguments)
-    cell = wait_until_adapting(two, dina, "superlink-killed")
+    cell = two.wait_until_adapting(dina, "superlink-killed")
     os.kill(two.server.children()["superlink"], signal.SIGKILL)
     assert wait_until((cell / "reply.json").exists, 120)
     made = (cell / "reply.json").stat().st_mtime_ns
@@ -142,7 +113,7 @@ def test_a_cut_network_costs_one_report_and_the_cohort_without_it_is_called_part
     arguments = ("--method", "emgup_paper", "--seed", seconds, "--clients", 2, "--name", name)
     used = dina.uses("report")
     run = two.start_run(*arguments)
-    cell = wait_until_adapting(two, dina, name)
+    cell = two.wait_until_adapting(dina, name)
     with dina.relay.cut():
         time.sleep(seconds)
     status = run.wait(400)
@@ -172,7 +143,7 @@ def test_a_full_disk_keeps_the_old_files_and_the_next_run_has_the_new(two: Stage
         subprocess.run(["mount", "-o", "remount,size=4m", vault], check=True)
         again(two, *arguments)
         assert two.answers("disk-full")["dina"].status == "reported"
-        assert (vault / cell_of(two, "disk-full") / "reply.json").exists()
+        assert (vault / two.cell("disk-full") / "reply.json").exists()
     finally:
         subprocess.run(["umount", vault], check=True)
 
