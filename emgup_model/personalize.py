@@ -104,7 +104,7 @@ def personalize(
         device: torch device, or ``auto``.
         known: adaptations made before. Protocols that differ in their test windows only share one.
         precision: of the backbone's arithmetic; the weights are float32 either way.
-        checkpoints: where a killed adaptation's state is found again, on the same kind of device.
+        checkpoints: where a killed adaptation's state is found again, on the same device.
 
     Raises:
         ConfigError: no such device, or the method's settings do not fit the release.
@@ -117,7 +117,7 @@ def personalize(
     model = copy_model(release.model).to(place)
     model.precision = precision
     key = adaptation_key(release, task, windows, precision)
-    saved = None if checkpoints is None else Checkpoints(checkpoints, f"{key} {place.type}")
+    saved = None if checkpoints is None else Checkpoints(checkpoints, f"{key} {place}")
     test = windows.test.to(place)
     before = predict_logits(model, test).argmax(1)
     mean_confidence: float | None = None

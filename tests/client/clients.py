@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
 
 from emgup_model.config import canonical_json
 from emgup_model.methods import load_method
@@ -23,6 +24,7 @@ class Client:
     files: ReleaseFiles
 
     def send(self, kind: str, content: RecordDict) -> Message:
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
         message = Message(content, dst_node_id=7, message_type=kind)
         message.metadata.__dict__["_message_id"] = "m"
         return self.app(message, Context(1, 7, {}, RecordDict(), {}))

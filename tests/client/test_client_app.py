@@ -12,7 +12,6 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 from safetensors.torch import load_file, save
 
 from emgup_client import app as client_app
@@ -47,7 +46,6 @@ CANARY = "canary-4711"
 
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     write_user(tmp_path / "u1.h5", toy_info("u1"), toy_recordings(1))
     write_trusted(tmp_path / "trusted", [public_key(KEY)])
 
@@ -388,6 +386,5 @@ def test_a_home_that_cannot_be_used_prints_nothing(tmp_path: Path, capfd: pytest
     subject: Callable[[str | None], Subject] = lambda _: Subject("u1", tmp_path / "u1.h5")  # noqa: E731
     settings = ClientSettings(tmp_path / "home", tmp_path / "trusted", subject)
     client = Client(tmp_path / "home", make_app(lambda _: settings), make_release(KEY))
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     assert client.offer() is Status.STORAGE_ERROR
     assert capfd.readouterr() == ("", "")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.supercore.task_identity import TaskIdentity
 from safetensors.torch import load
 
 from emgup_client.app import ClientSettings, Subject, make_app
@@ -35,7 +34,6 @@ def client_of(
     folder: Path, recordings: list[Recording], device: str = "cpu", damage: Callable[[Path], None] = lambda _: None
 ) -> Client:
     """A client that holds the release of an untrained model, which is sure of nothing."""
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     path = folder / "u1.h5"
     write_user(path, toy_info("u1"), recordings)
     damage(path)
