@@ -98,6 +98,11 @@ class User:
     relay: Relay
     running: Running | None = None
 
+    def configure(self, **settings: Any) -> None:
+        """Change settings of the client; they hold from its next start on."""
+        path = self.home / "client.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | settings))
+
     def start(self) -> None:
         self.running = start(self.home.parent / f"{self.name}.log", "client", "start", "--home", self.home)
 
@@ -156,11 +161,8 @@ class Stage:
             *("--trusted", handed / "trusted_release_keys.txt", "--policy", rules),
         )
         emgup("server", "register", self.server_folder, home / "keys" / "supernode.pub", "--label", name)
-        config = home / "client.yaml"
-        settings = yaml.safe_load(config.read_text())
-        settings |= {"threads": 1, "methods": [*settings["methods"], "emgup_paper"]}
-        config.write_text(yaml.safe_dump(settings))
         user = User(name, home, path, relay)
+        user.configure(threads=1, methods=["emgup", "adabn", "source_only", "emgup_paper"])
         self.users.append(user)
         return user
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,14 +14,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from safetensors.torch import save as save_safetensors
 
+from emgup_client.deployment.config import choose_device
+from emgup_model.data.store import Recording, write_user
 from emgup_model.keys import read_trusted
 from emgup_model.methods import load_method
 from emgup_model.personalize import personalize
 from emgup_model.release import load_release, state_tensors
 from emgup_model.task import Task
 from tests.deployment.stage import Stage, User, stage, toy_user, wait_until
+from tests.toy import toy_info
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
 
@@ -29,7 +34,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.flower]
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with stage(tmp_path_factory.mktemp("faults")) as made:
         for number, name in enumerate(("dina", "emil")):
-            made.add_user(name, toy_user(number, seconds=120.0)).start()
+            made.add_user(name, toy_user(number, seconds=120.0))
+        made.users[0].configure(device="cuda")
+        for user in made.users:
+            user.start()
         for user in made.users:
             assert user.running is not None
             user.running.wait_until_up()
@@ -105,7 +113,7 @@ def test_a_killed_superlink_is_back_and_the_next_run_collects(two: Stage, dina: 
     assert dina.uses("report") <= used + 1
 
 
-@pytest.mark.parametrize("seconds", [20, 100])
+@pytest.mark.parametrize("seconds", [20, 75])
 def test_a_cut_network_costs_one_report_and_the_cohort_without_it_is_called_partial(
     two: Stage, dina: User, seconds: int
 ) -> None:
@@ -148,8 +156,9 @@ def test_a_full_disk_keeps_the_old_files_and_the_next_run_has_the_new(two: Stage
         subprocess.run(["umount", vault], check=True)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "nan"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "nan", "silent", "short"])
 def test_a_damaged_recording_is_a_coded_status_and_no_weight_changes(two: Stage, dina: User, damage: str) -> None:
+    """Every method, without a server: tests/client/test_hard_users.py."""
     arguments = ("--method", "adabn", "--seed", 5, "--clients", 2, "--name", f"damaged-{damage}")
     kept = dina.recordings.read_bytes()
     before = {p: p.read_bytes() for c in dina.cells for p in c.iterdir() if p.suffix}
@@ -160,8 +169,11 @@ def test_a_damaged_recording_is_a_coded_status_and_no_weight_changes(two: Stage,
             middle = len(kept) // 2
             flipped = bytes(b ^ 255 for b in kept[middle : middle + 4096])
             dina.recordings.write_bytes(kept[:middle] + flipped + kept[middle + 4096 :])
-        else:
+        elif damage == "nan":
             poison(dina.recordings)
+        else:
+            emg = np.zeros((1200, 4)) if damage == "silent" else toy_user(0)[0].emg[:80]
+            write_user(dina.recordings, toy_info("dina"), [Recording("r", 0, 0, 0.0, emg.astype(np.float32), None)])
         assert two.run(*arguments, ok=False).returncode == 1
     finally:
         dina.recordings.write_bytes(kept)
@@ -184,6 +196,21 @@ def poison(path: Path) -> None:
 
         file.visititems(look)
         found[0][3, 1] = np.nan
+
+
+def test_a_user_of_whom_the_model_is_never_sure_keeps_the_released_weights(two: Stage, dina: User) -> None:
+    """The release is of an untrained network: no sequence is confident, no gesture ever convinces it."""
+    two.run("--method", "emgup", "--seed", 8, "--clients", 2, "--name", "unsure")
+    answer = two.answers("unsure")["dina"]
+    assert answer.status == "reported"
+    assert answer.report is not None
+    assert answer.report["decision"] == 0
+    cell = dina.home / "vault" / "me" / two.cell("unsure")
+    made, source = load_file(cell / "weights.safetensors"), load_file(two.release / "weights.safetensors")
+    assert all(np.array_equal(weight, source[name]) for name, weight in made.items())
+    evaluation = json.loads((cell / "evaluation.json").read_text())
+    assert evaluation["log"]["decision"] == "source"
+    assert evaluation["device"] == choose_device("cuda")  # a client that is set to CUDA, here without a GPU
 
 
 def test_a_straggler_is_waited_for_only_so_long(two: Stage, dina: User) -> None:
