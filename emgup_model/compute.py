@@ -28,12 +28,15 @@ PLAIN = ComputeConfig()
 """float32, whole batches, no compilation."""
 
 
-_DEVICE_IS_GONE = ("out of memory", "alloc_failed", "not_initialized", "no cuda gpus", "cuda driver", "nvidia driver")
+_DEVICE_IS_GONE = (
+    *("out of memory", "alloc_failed", "not_initialized", "no cuda gpus", "cuda driver", "nvidia driver"),
+    "not currently implemented for the mps device",
+)
 """What else accelerators say, in lower case, when it is not the computation that is wrong."""
 
 
 def device_failed(error: BaseException) -> bool:
-    """Whether an error means that an accelerator is full, busy, broken or not there: a CPU might do the same.
+    """Whether an error means that an accelerator is full, busy, broken, unable or not there: a CPU might do the same.
 
     cuBLAS, cuDNN and MPS raise plain RuntimeErrors, a PyTorch without the backend an AssertionError.
     """
