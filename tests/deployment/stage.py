@@ -184,12 +184,15 @@ class Stage:
 
     def wait_until_adapting(self, user: User, run: str) -> Path:
         """Folder of the run's cell in the user's vault, once its adaptation has begun and before it is done."""
-        job = self.server_folder / "runs" / run / "job.yaml"
-        assert wait_until(job.exists, 60)
-        cell = user.home / "vault" / "me" / self.cell(run)
+        cell = self.wait_for_cell(user, run)
         assert wait_until((cell / ".attempts").exists, 120)
         assert not (cell / "reply.json").exists()
         return cell
+
+    def wait_for_cell(self, user: User, run: str) -> Path:
+        """Folder of the run's cell in the user's vault, as soon as the run says what it asks for."""
+        assert wait_until((self.server_folder / "runs" / run / "job.yaml").exists, 120)
+        return user.home / "vault" / "me" / self.cell(run)
 
     def cell(self, run: str) -> str:
         """Key of what the run's first method makes of any user."""
