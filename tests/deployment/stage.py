@@ -24,10 +24,12 @@ from tests.deployment.relay import Relay
 from tests.toy import make_release, toy_info, toy_recordings
 
 EMGUP = [sys.executable, "-m", "emgup_simulation.cli"]
-UP_S = 120.0
+UP_S = 300.0
+PATIENCE_S = 1200.0
+"""For a run: half a minute on an idle machine, many times that on a busy one."""
 
 
-def emgup(*arguments: object, ok: bool = True, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+def emgup(*arguments: object, ok: bool = True, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     """Run an `emgup` command to its end."""
     command = [*EMGUP, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -185,13 +187,13 @@ class Stage:
     def wait_until_adapting(self, user: User, run: str) -> Path:
         """Folder of the run's cell in the user's vault, once its adaptation has begun and before it is done."""
         cell = self.wait_for_cell(user, run)
-        assert wait_until((cell / ".attempts").exists, 120)
+        assert wait_until((cell / ".attempts").exists, PATIENCE_S)
         assert not (cell / "reply.json").exists()
         return cell
 
     def wait_for_cell(self, user: User, run: str) -> Path:
         """Folder of the run's cell in the user's vault, as soon as the run says what it asks for."""
-        assert wait_until((self.server_folder / "runs" / run / "job.yaml").exists, 120)
+        assert wait_until((self.server_folder / "runs" / run / "job.yaml").exists, PATIENCE_S)
         return user.home / "vault" / "me" / self.cell(run)
 
     def cell(self, run: str) -> str:

@@ -26,7 +26,7 @@ from emgup_model.wire import Reply, Status
 from emgup_server.deployment.tables import cohort
 from emgup_server.transcript import read_transcript
 from tests.deployment.relay import Passed
-from tests.deployment.stage import Stage, User, stage, toy_user, wait_until
+from tests.deployment.stage import PATIENCE_S, Stage, User, stage, toy_user, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
 
@@ -140,9 +140,9 @@ def test_a_reply_that_comes_again_or_is_contradicted_changes_nothing(
     held = two.server.task() if when == "unread" else emil.running.children()["gate"]
     os.kill(held, signal.SIGSTOP)
     try:
-        assert wait_until(lambda: answered(pushes(dina)[len(old) :]), 120)
+        assert wait_until(lambda: answered(pushes(dina)[len(old) :]), PATIENCE_S)
         if when == "read":
-            assert wait_until(lambda: "dina" in two.answers(name), 60)
+            assert wait_until(lambda: "dina" in two.answers(name), PATIENCE_S)
         fresh = pushes(dina)[len(old) :]
         assert say_again(two, dina, fresh) == {200}
         contradict(two, dina, answers_to_train(fresh)[-1])
@@ -151,7 +151,7 @@ def test_a_reply_that_comes_again_or_is_contradicted_changes_nothing(
         known = kept(two, name)
     finally:
         os.kill(held, signal.SIGCONT)
-    assert run.wait(400) == 0
+    assert run.wait(PATIENCE_S) == 0
     answers = two.answers(name)
     assert {a.status for a in answers.values()} == {"reported"}
     [report] = dina.reports()[reports:]

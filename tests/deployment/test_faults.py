@@ -26,7 +26,7 @@ from emgup_model.methods import load_method
 from emgup_model.personalize import personalize
 from emgup_model.release import load_release, state_tensors
 from emgup_model.task import Task
-from tests.deployment.stage import Stage, User, stage, toy_user, wait_until
+from tests.deployment.stage import PATIENCE_S, Stage, User, stage, toy_user, wait_until
 from tests.toy import toy_info
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
@@ -72,7 +72,7 @@ def test_a_killed_client_app_changes_nothing_in_the_end(two: Stage, dina: User) 
     run = two.start_run(*arguments)
     cell = two.wait_until_adapting(dina, "task-killed")
     os.kill(dina.running.task(), signal.SIGKILL)
-    assert run.wait(400) == 1
+    assert run.wait(PATIENCE_S) == 1
     assert two.answers("task-killed")["emil"].status == "reported"
     again(two, *arguments)
     assert (cell / "weights.safetensors").read_bytes() == reference(two, dina, 1)
@@ -90,9 +90,9 @@ def test_a_killed_program_is_back_and_the_result_is_told_without_training_again(
     cell = two.wait_until_adapting(dina, name)
     killed = dina.running.children()[program]
     os.kill(killed, signal.SIGKILL)
-    assert wait_until((cell / "reply.json").exists, 120)
+    assert wait_until((cell / "reply.json").exists, PATIENCE_S)
     made = (cell / "reply.json").stat().st_mtime_ns
-    run.wait(400)
+    run.wait(PATIENCE_S)
     again(two, *arguments)
     assert two.answers(name)["dina"].status == "reported"
     assert (cell / "reply.json").stat().st_mtime_ns == made
@@ -105,10 +105,10 @@ def test_a_killed_superlink_is_back_and_the_next_run_collects(two: Stage, dina: 
     run = two.start_run(*arguments)
     cell = two.wait_until_adapting(dina, "superlink-killed")
     os.kill(two.server.children()["superlink"], signal.SIGKILL)
-    assert wait_until((cell / "reply.json").exists, 120)
+    assert wait_until((cell / "reply.json").exists, PATIENCE_S)
     made = (cell / "reply.json").stat().st_mtime_ns
     used = dina.uses("report")
-    run.wait(400)
+    run.wait(PATIENCE_S)
     again(two, *arguments)
     assert {a.status for a in two.answers("superlink-killed").values()} == {"reported"}
     assert (cell / "reply.json").stat().st_mtime_ns == made
@@ -126,7 +126,7 @@ def test_a_cut_network_costs_one_report_and_the_cohort_without_it_is_called_part
     cell = two.wait_until_adapting(dina, name)
     with dina.relay.cut():
         time.sleep(seconds)
-    status = run.wait(400)
+    status = run.wait(PATIENCE_S)
     assert run.stdout is not None
     assert ("partial" in run.stdout.read()) == (status == 1)
     assert two.answers(name)["emil"].status == "reported"
@@ -221,7 +221,7 @@ def test_a_straggler_is_waited_for_only_so_long(two: Stage, dina: User) -> None:
     run = two.start_run(*arguments)
     cell = two.wait_for_cell(dina, "straggler")
     with exclusive(private_dir(cell) / LOCK):
-        assert run.wait(400) == 1
+        assert run.wait(PATIENCE_S) == 1
     assert run.stdout is not None
     assert "partial" in run.stdout.read()
     assert {n: a.status for n, a in two.answers("straggler").items()} == {"dina": "timeout", "emil": "reported"}
