@@ -1,1 +1,1 @@
-"""What each process of a deployed client may touch: files, network, signals. The Linux kernel sees to it, without root."""
+"""What each process of a deployed client may touch: files, network, signals. Linux sees to it, without root."""

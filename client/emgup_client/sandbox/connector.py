@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
 from types import FrameType
 
 from seccompy import SeccompError
@@ -28,7 +27,7 @@ LOOK_MS = 500
 PATIENCE_S = 10.0
 
 
-def run_connected(rules: Rules, command: Sequence[str], watched: int | None) -> int:
+def run_connected(rules: Rules, command: list[str], watched: int | None) -> int:
     """Run ``command`` below this process to its end; returns its exit status.
 
     Args:
@@ -56,7 +55,7 @@ def run_connected(rules: Rules, command: Sequence[str], watched: int | None) -> 
     return _exit_status(child)
 
 
-def _become(rules: Rules, command: Sequence[str], parent: int, there: socket.socket) -> None:
+def _become(rules: Rules, command: list[str], parent: int, there: socket.socket) -> None:
     """In the child: confine it, hand the parent the listener, run the command. Does not return."""
     status = 2
     try:

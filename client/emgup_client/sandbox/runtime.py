@@ -34,9 +34,8 @@ def readable() -> tuple[Path, ...]:
     whole = [Path(sys.prefix), Path(sys.base_prefix), *(p for p in _path() if p.name in PACKAGES)]
     roots = [Path(p) for p in emgup_model.__path__]
     packages = [p / "emgup_client" for p in _path()] + [Path(__file__).parents[1]]
-    return tuple(
-        dict.fromkeys([*whole, *roots, *packages, configs_dir(), *map(Path, (*LIBRARIES, *SETTINGS, *SYSTEM))])
-    )
+    system = map(Path, (*LIBRARIES, *SETTINGS, *SYSTEM))
+    return tuple(dict.fromkeys([*whole, *roots, *packages, configs_dir(), *system]))
 
 
 def listable() -> tuple[Path, ...]:

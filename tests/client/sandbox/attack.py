@@ -69,7 +69,7 @@ def world(folder: Path, home: Path) -> Iterator[World]:
         udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         udp.bind(("127.0.0.1", 0))
         made = World(folder, home, tcp.getsockname()[1], udp.getsockname()[1])
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(folder)  # the path of a Unix socket is short
         try:
             unix = stack.enter_context(socket.socket(socket.AF_UNIX))

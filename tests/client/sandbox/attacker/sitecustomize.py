@@ -73,7 +73,7 @@ def attempts(target):
     yield "bind", bind
     yield "read ssh", lambda: (folder / "user" / ".ssh" / "id").read_text()
     yield "read through a link", lambda: _read_through(folder / "user" / ".ssh" / "id")
-    yield "list", lambda: os.listdir(folder / "user")
+    yield "list", lambda: list((folder / "user").iterdir())
     yield "write", lambda: (folder / "user" / "new").write_text("x")
     for name in ("keys/supernode", "keys/superexec.secret", "audit.jsonl", "uses.jsonl", "gate/loopback.key"):
         yield f"read {name}", lambda name=name: (home / name).read_bytes()
