@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -33,7 +32,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, 
             assert user.running is not None
             user.running.wait_until_up()
             assert wait_until(lambda: set(user.running.children()) == PROGRAMS, 60)
-            around.aim({**user.running.children(), "test": os.getpid()})
+            around.aim({**user.running.children(), "neighbour": around.neighbour})
             made.run("--method", "adabn", "--clients", 1, "--name", "attacked")
             yield made, around
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -25,6 +26,8 @@ from emgup_client.sandbox.sockets import restrict as restrict_sockets
 PR_SET_PDEATHSIG = 1
 LOOK_MS = 500
 PATIENCE_S = 10.0
+REFUSED = 2
+"""Exit status when the sandbox cannot be made; no restart would help."""
 
 
 def run_connected(rules: Rules, command: list[str], watched: int | None) -> int:
@@ -57,11 +60,10 @@ def run_connected(rules: Rules, command: list[str], watched: int | None) -> int:
 
 def _become(rules: Rules, command: list[str], parent: int, there: socket.socket) -> None:
     """In the child: confine it, hand the parent the listener, run the command. Does not return."""
-    status = 2
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(status)
+            os._exit(REFUSED)
         restrict_paths(rules)
         listener = restrict_sockets(rules)
         assert listener is not None
@@ -71,7 +73,7 @@ def _become(rules: Rules, command: list[str], parent: int, there: socket.socket)
         with contextlib.suppress(OSError):
             os.write(2, f"sandbox: {e}; to run without one: 'sandbox: off' in client.yaml\n".encode())
     finally:
-        os._exit(status)
+        os._exit(REFUSED)
 
 
 def _pass_signals_on(child: int) -> None:
@@ -114,7 +116,7 @@ def _answer(listener: Listener, port: int) -> None:
                 connected.setblocking(not asked.args[1] & socket.SOCK_NONBLOCK)
                 _hand_over(listener, asked, connected)
         except OSError as e:
-            listener.respond(asked.id, error=e.errno or 110)
+            listener.respond(asked.id, error=e.errno or errno.ETIMEDOUT)
 
 
 def _hand_over(listener: Listener, asked: Notification, connected: socket.socket) -> None:

@@ -9,14 +9,11 @@ import argparse
 import os
 import sys
 
-from emgup_client.sandbox.connector import run_connected
+from emgup_client.sandbox.connector import REFUSED, run_connected
 from emgup_client.sandbox.paths import restrict as restrict_paths
 from emgup_client.sandbox.rules import Rules
 from emgup_client.sandbox.sockets import restrict as restrict_sockets
 from emgup_client.sandbox.support import look
-
-REFUSED = 2
-"""Exit status when the sandbox cannot be made; no restart would help."""
 
 
 def main() -> int:

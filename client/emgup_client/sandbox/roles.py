@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emgup_client.deployment.config import ClientConfig, ClientHome
-from emgup_client.exporter import LOG
 from emgup_client.sandbox import runtime
 from emgup_client.sandbox.rules import Rules
 from emgup_client.vault import VAULT, private_dir
@@ -57,6 +56,8 @@ def superexec(home: ClientHome, config: ClientConfig, supernode: int) -> Rules:
 
 def task(home: ClientHome, config: ClientConfig, supernode: int, token: Path) -> Rules:
     """The user's recordings, what says how they may be used, what is made of them; the SuperNode and nothing else."""
+    from emgup_client.exporter import LOG  # Flower is not for the process that only starts the others
+
     read, gpus = _of_a_task(home, config)
     log = home.path / LOG
     log.touch(mode=0o600)

@@ -11,7 +11,7 @@ import errno
 import platform
 import socket
 
-from seccompy import ArgCmp, CmpOp, Filter, FilterFlag
+from seccompy import ArgCmp, CmpOp, Filter, FilterFlag, syscall_nr
 from seccompy.notify import Listener
 
 from emgup_client.sandbox.rules import Rules
@@ -42,8 +42,13 @@ def restrict(rules: Rules) -> Listener | None:
         socket; a call of connect() then does nothing and succeeds.
 
     Raises:
-        OSError, ValueError: the kernel or the processor's table of calls lacks something.
+        OSError: the kernel refuses the filter, for example because a container's runtime listens to calls already.
     """
+    return make_filter(rules).load()
+
+
+def make_filter(rules: Rules) -> Filter:
+    """The filter, not yet in force, for the processor of this machine."""
     filter_ = Filter(flags=FilterFlag.NEW_LISTENER if rules.only_to else FilterFlag.NONE)
     for family, kind, protocol in _sockets(rules):
         wanted = [_is(0, family), _is(1, kind, TYPE), _is(2, protocol)]
@@ -59,15 +64,15 @@ def restrict(rules: Rules) -> Listener | None:
     for name, index in FLAGS_OF_SENDING.items():
         filter_.errno(name, errno.EACCES, args=[_is(index, FAST_OPEN, FAST_OPEN)])
     for name, index in MODES.items():
-        if name == "chmod" and not _x86_64():  # elsewhere the C library makes it of fchmodat
-            continue
+        if name == "chmod" and not _x86_64():
+            continue  # elsewhere there is fchmodat only
         filter_.allow(name, args=[_is(index, 0, OTHERS)])
         filter_.errno(name, errno.EPERM)
         refused.append(name)
     if _x86_64():
         for number in _x32([*refused, *FLAGS_OF_SENDING]):
             filter_.errno(number, errno.ENOSYS)
-    return filter_.load()
+    return filter_
 
 
 def _sockets(rules: Rules) -> list[tuple[int, int, int]]:
@@ -90,6 +95,4 @@ def _x86_64() -> bool:
 
 
 def _x32(names: list[str]) -> set[int]:
-    from seccompy import syscall_nr
-
     return {X32 | X32_OWN.get(name, syscall_nr(name)) for name in names}

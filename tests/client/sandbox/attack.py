@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +18,13 @@ ATTACKER = Path(__file__).with_name("attacker") / "sitecustomize.py"
 
 @dataclass
 class World:
-    """What is around the attacked process: listeners of the test's own and files of the user's."""
+    """What is around the attacked process: listeners of the test's own, files of the user's, another process."""
 
     folder: Path
     home: Path
     tcp: int
     udp: int
+    neighbour: int
     reached: list[str] = field(default_factory=list)
 
     @property
@@ -68,7 +70,9 @@ def world(folder: Path, home: Path) -> Iterator[World]:
         tcp = stack.enter_context(socket.create_server(("", 0)))
         udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         udp.bind(("127.0.0.1", 0))
-        made = World(folder, home, tcp.getsockname()[1], udp.getsockname()[1])
+        neighbour = stack.enter_context(subprocess.Popen(["sleep", "600"]))
+        stack.callback(neighbour.kill)
+        made = World(folder, home, tcp.getsockname()[1], udp.getsockname()[1], neighbour.pid)
         here = Path.cwd()
         os.chdir(folder)  # the path of a Unix socket is short
         try:

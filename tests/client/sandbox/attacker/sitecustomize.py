@@ -18,7 +18,7 @@ from pathlib import Path
 
 def tcp(port, host="127.0.0.1", flags=0):
     with socket.socket() as s:
-        s.settimeout(5)
+        s.settimeout(None if flags else 5)
         if flags:
             s.sendto(b"CANARY", flags, (host, port))
         else:
