@@ -52,6 +52,7 @@ def test_a_client_says_how_it_stands(
     assert "server   emgup.example.org:8444" in said
     assert "of this version\n" in said
     assert "vault    0 personalized models" in said
+    assert "sandbox  " in said
     config = ClientHome(home).config_file
     write_atomic(config, config.read_text().replace(ClientHome(home).config().bundle_sha256, "a" * 64))
     assert run(monkeypatch, "client", "status", "--home", home) == 0

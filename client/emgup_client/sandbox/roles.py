@@ -44,7 +44,7 @@ def supernode(home: ClientHome, gate: int, listen: int) -> Rules:
 def superexec(home: ClientHome, config: ClientConfig, supernode: int) -> Rules:
     """All that a ClientApp may, the client's folder, the keyring if it has the vault's key; the SuperNode's port.
 
-    Of the recordings it is given the folder: a file that is replaced while the client runs is another one to the kernel.
+    Of the recordings it is given the folder: a file that is replaced while the client runs is another to the kernel.
     """
     read, gpus = _of_a_task(home, config)
     asks_keyring = _key(home, "keyring") is not None

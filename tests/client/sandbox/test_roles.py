@@ -30,21 +30,22 @@ from tests.toy import toy_info, toy_recordings
 pytestmark = pytest.mark.skipif(not look().complete, reason=f"no whole sandbox here: {look()}")
 MODULE = "this"  # of the standard library; the attacker runs before it
 OWN_FILES = ("policy.yaml", "client.yaml", "trusted_release_keys.txt", "uses.jsonl", "audit.jsonl")
-OF_THE_HOME = {f"{verb} {name}" for verb in ("write", "truncate", "replace") for name in OWN_FILES} | {
-    f"read {name}"
-    for name in ("keys/supernode", "keys/superexec.secret", "audit.jsonl", "uses.jsonl", "gate/loopback.key")
-}
+READ = ("keys/supernode", "keys/superexec.secret", "audit.jsonl", "uses.jsonl", "gate/loopback.key")
+OF_THE_HOME = {f"{verb} {name}" for verb in ("write", "truncate", "replace") for name in OWN_FILES}
+OF_THE_HOME |= {f"read {name}" for name in READ}
 
 
 @pytest.fixture
 def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A client's folder, and a world for it to be attacked from."""
     home = tmp_path / "home"
-    write_user(tmp_path / "u.h5", toy_info("u"), toy_recordings(0))
+    recordings = tmp_path / "recordings" / "u.h5"
+    recordings.parent.mkdir()
+    write_user(recordings, toy_info("u"), toy_recordings(0))
     ca, _, _ = make_certificates(tmp_path / "tls")
     write_trusted(tmp_path / "trusted.txt", [public_key(Ed25519PrivateKey.generate())])
     superlink = f"127.0.0.1:{free_port()}"
-    init_client(ClientHome(home), tmp_path / "u.h5", ca, tmp_path / "trusted.txt", "default", superlink=superlink)
+    init_client(ClientHome(home), recordings, ca, tmp_path / "trusted.txt", "default", superlink=superlink)
     for name in ("uses.jsonl", "audit.jsonl", "gate/loopback.key"):
         (home / name).parent.mkdir(exist_ok=True)
         write_private(home / name, "x")
@@ -105,6 +106,26 @@ def test_the_gate_and_the_starter_stay_in_the_clients_folder(around: World, role
     got, _ = attacks(around, rules)
     assert got == OF_THE_HOME | {"listen"}
     assert around.reached == []
+
+
+def test_a_recording_that_was_replaced_meanwhile_is_read(around: World) -> None:
+    home, config = parts(around)
+    token = home.flower_home / "token"
+    write_private(token, "secret")
+    read = f"print(open({str(config.recordings)!r}, 'rb').read(3))"
+    with socket.create_server(("127.0.0.1", 0)) as supernode:
+        port = supernode.getsockname()[1]
+        task = roles.confined(roles.task(home, config, port, token), [sys.executable, "-c", read])
+        starter = f"import subprocess; print(flush=True); input(); subprocess.run({task!r})"
+        command = roles.confined(roles.superexec(home, config, port), [sys.executable, "-c", starter])
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+            assert one.stdout is not None
+            one.stdout.readline()
+            fresh = config.recordings.with_suffix(".new")
+            fresh.write_bytes(b"new")
+            fresh.replace(config.recordings)
+            said, _ = one.communicate("\n", timeout=60)
+    assert said == "b'new'\n"
 
 
 def test_a_gate_that_looks_names_up_may_send_datagrams(around: World) -> None:
