@@ -118,7 +118,8 @@ def test_a_recording_that_was_replaced_meanwhile_is_read(around: World) -> None:
         task = roles.confined(roles.task(home, config, port, token), [sys.executable, "-c", read])
         starter = f"import subprocess; print(flush=True); input(); subprocess.run({task!r})"
         command = roles.confined(roles.superexec(home, config, port), [sys.executable, "-c", starter])
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env={**os.environ, **roles.environment(home, "task")}, **pipes) as one:
             assert one.stdout is not None
             one.stdout.readline()
             fresh = config.recordings.with_suffix(".new")
