@@ -29,19 +29,21 @@ def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
         RunError: another client runs with the same folder, or a program does not start.
     """
     config = home.config()
-    sandbox_of(config.sandbox)
-    tell(f"sandbox: {in_words(config.sandbox)}")
+    confined = sandbox_of(config.sandbox) is not None
     with exclusive(home.lock, RunError(f"a client with the folder {home.path} is running already")):
-        _keep_up(home, config, tell, up)
+        if confined:
+            roles.try_out(home)
+        tell(f"sandbox: {in_words(config.sandbox)}")
+        _keep_up(home, config, confined, tell, up)
 
 
-def _keep_up(home: ClientHome, config: ClientConfig, tell: Tell, up: Callable[[], None]) -> None:
+def _keep_up(home: ClientHome, config: ClientConfig, confined: bool, tell: Tell, up: Callable[[], None]) -> None:
     gate_port, port = free_port(), free_port()
     runtime, gate = f"127.0.0.1:{port}", f"127.0.0.1:{gate_port}"
 
     def program(name: str, rules: Rules, command: list[str], ready: Callable[[], bool], hint: str = "") -> Program:
         environment = flower_environment(home.flower_home)
-        if sandbox_of(config.sandbox) is not None:
+        if confined:
             command, environment = roles.confined(rules, command), environment | roles.environment(home, name)
         return Program(name, command, environment, ready, hint=hint)
 
@@ -54,12 +56,7 @@ def _keep_up(home: ClientHome, config: ClientConfig, tell: Tell, up: Callable[[]
             lambda: _healthy(runtime),
             hint="is the server up, and has it registered this client?",
         ),
-        program(
-            "superexec",
-            roles.superexec(home, config, port),
-            _module("superexec", home, runtime),
-            lambda: True,
-        ),
+        program("superexec", roles.superexec(home, config, port), _module("superexec", home, runtime), lambda: True),
     ]
 
     def note() -> None:

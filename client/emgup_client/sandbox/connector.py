@@ -71,7 +71,7 @@ def _become(rules: Rules, command: list[str], parent: int, there: socket.socket)
         os.execv(command[0], command)
     except (OSError, ValueError) as e:
         with contextlib.suppress(OSError):
-            os.write(2, f"sandbox: {e}; to run without one: 'sandbox: off' in client.yaml\n".encode())
+            os.write(2, f"sandbox: {e}\n".encode())
     finally:
         os._exit(REFUSED)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +15,7 @@ from emgup_client.sandbox import runtime
 from emgup_client.sandbox.rules import Rules
 from emgup_client.vault import VAULT, private_dir
 from emgup_client.vault_cipher import KeyPlace, read_settings
+from emgup_model.errors import ConfigError
 
 KEYRING_FILES = ("~/.config/python_keyring", "~/.local/share/python_keyring")
 """Where the keyring library keeps its settings, and backends of files their keys."""
@@ -71,6 +75,18 @@ def task(home: ClientHome, config: ClientConfig, supernode: int, token: Path) ->
         only_to=supernode,
         gpus=gpus,
     )
+
+
+def try_out(home: ClientHome) -> None:
+    """Import what computes, in the sandbox of a ClientApp. Raises ConfigError where that does not work."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        rules = _python(write=(scratch(home, "task"),), only_to=nobody.getsockname()[1])
+        command = confined(rules, [sys.executable, "-c", "import torch, socket; socket.socket()"])
+        variables = {**os.environ, **environment(home, "task")}
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise ConfigError(f"the sandbox does not work here ({why}); to go without one: 'sandbox: off' in client.yaml")
 
 
 def scratch(home: ClientHome, role: str) -> Path:

@@ -16,11 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from emgup_client.deployment.config import ClientConfig, ClientHome
 from emgup_client.deployment.initialise import init_client
-from emgup_client.sandbox import roles
+from emgup_client.sandbox import roles, runtime
 from emgup_client.sandbox.rules import Rules
 from emgup_client.sandbox.support import look
 from emgup_client.vault import write_private
 from emgup_model.data.store import write_user
+from emgup_model.errors import ConfigError
 from emgup_model.keys import public_key, write_trusted
 from emgup_model.processes import free_port
 from tests.client.egress.runtime import make_certificates
@@ -173,3 +174,13 @@ def test_a_gate_with_noise_serves_in_its_sandbox(around: World) -> None:
         said = one.stdout.readline()
         one.terminate()
         assert said == f"listening on 127.0.0.1:{port}\n", one.stderr.read()
+
+
+def test_a_sandbox_that_does_not_work_is_one_line_before_anything_starts(
+    around: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _ = parts(around)
+    roles.try_out(home)
+    monkeypatch.setattr(runtime, "LIBRARIES", ())
+    with pytest.raises(ConfigError, match=r"the sandbox does not work here \(.*\); to go without one"):
+        roles.try_out(home)
