@@ -2,7 +2,7 @@
 
 What Landlock leaves open and is closed here: datagrams and every other kind of socket, Multipath TCP, connections by
 TCP Fast Open, io_uring, listening without binding, Unix sockets by path (the session's D-Bus), other programs' shared
-memory and kernel keys, and files made readable for other users.
+memory and kernel keys, watching folders, and modes and access lists that let other users in.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ LOW = 0xFFFFFFFF
 TYPE = 0xF
 FAST_OPEN = 0x20000000
 OTHERS = 0o077
-NEVER = (
+NEVER: tuple[str | int, ...] = (
     *("io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"),
     *("shmget", "shmat", "msgget", "semget", "mq_open"),
     *("add_key", "keyctl", "request_key"),
+    *("setxattr", "lsetxattr", "fsetxattr", 463),  # setxattrat
+    *("inotify_add_watch", "fanotify_init", "open_by_handle_at", "bpf", "perf_event_open"),
 )
 FLAGS_OF_SENDING = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
 MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2}
@@ -54,7 +56,7 @@ def make_filter(rules: Rules) -> Filter:
         wanted = [_is(0, family), _is(1, kind, TYPE), _is(2, protocol)]
         (filter_.notify if rules.only_to else filter_.allow)("socket", args=wanted)
     filter_.errno("socket", errno.EACCES)
-    refused = ["socket", *NEVER]
+    refused: list[str | int] = ["socket", *NEVER]
     if rules.only_to:
         filter_.errno("connect", 0)
         filter_.errno("listen", errno.EACCES)
@@ -94,5 +96,5 @@ def _x86_64() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
-def _x32(names: list[str]) -> set[int]:
-    return {X32 | X32_OWN.get(name, syscall_nr(name)) for name in names}
+def _x32(calls: list[str | int]) -> set[int]:
+    return {X32 | X32_OWN.get(str(call), syscall_nr(call)) for call in calls}

@@ -82,6 +82,8 @@ def attempts(target):
         yield f"truncate {name}", lambda name=name: os.truncate(home / name, 1)
         yield f"replace {name}", lambda name=name: _replace(home / name)
     yield "open to others", lambda: home.chmod(0o755)
+    yield "access list", lambda: os.setxattr(home, "user.open", b"x")
+    yield "watch", lambda: call("inotify_add_watch", ctypes.CDLL(None).inotify_init1(0), bytes(folder / "user"), 0xFFF)
     yield "run a program", lambda: run("/bin/true")
     for name, pid in target["pids"].items():
         yield f"signal {name}", lambda pid=pid: os.kill(pid, 0)
