@@ -182,6 +182,6 @@ def test_a_sandbox_that_does_not_work_is_one_line_before_anything_starts(
 ) -> None:
     home, _ = parts(around)
     roles.try_out(home)
-    monkeypatch.setattr(runtime, "LIBRARIES", ())
+    monkeypatch.setattr(runtime, "readable", lambda: ())
     with pytest.raises(ConfigError, match=r"the sandbox does not work here \(.*\); to go without one"):
         roles.try_out(home)
