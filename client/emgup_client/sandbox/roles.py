@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from emgup_client.vault import VAULT, private_dir
 from emgup_client.vault_cipher import KeyPlace, read_settings
 from emgup_model.errors import ConfigError
 
+SCRATCH = "tmp"
 KEYRING_FILES = ("~/.config/python_keyring", "~/.local/share/python_keyring")
 """Where the keyring library keeps its settings, and backends of files their keys."""
 
@@ -78,7 +80,12 @@ def task(home: ClientHome, config: ClientConfig, supernode: int, token: Path) ->
 
 
 def try_out(home: ClientHome) -> None:
-    """Import what computes, in the sandbox of a ClientApp. Raises ConfigError where that does not work."""
+    """Import what computes, in the sandbox of a ClientApp; temporary files of before are removed.
+
+    Raises:
+        ConfigError: it does not work.
+    """
+    shutil.rmtree(home.path / SCRATCH, ignore_errors=True)
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         rules = _python(write=(scratch(home, "task"),), only_to=nobody.getsockname()[1])
         command = confined(rules, [sys.executable, "-c", "import torch, socket; socket.socket()"])
@@ -91,7 +98,7 @@ def try_out(home: ClientHome) -> None:
 
 def scratch(home: ClientHome, role: str) -> Path:
     """A process's folder for temporary files."""
-    return private_dir(private_dir(home.path / "tmp") / role)
+    return private_dir(private_dir(home.path / SCRATCH) / role)
 
 
 def confined(rules: Rules, command: Sequence[str], *options: str) -> list[str]:

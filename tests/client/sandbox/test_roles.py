@@ -181,7 +181,10 @@ def test_a_sandbox_that_does_not_work_is_one_line_before_anything_starts(
     around: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, _ = parts(around)
+    left = roles.scratch(home, "task") / "left"
+    left.touch()
     roles.try_out(home)
+    assert not left.exists()
     monkeypatch.setattr(runtime, "readable", lambda: ())
     with pytest.raises(ConfigError, match=r"the sandbox does not work here \(.*\); to go without one"):
         roles.try_out(home)
