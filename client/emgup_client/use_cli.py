@@ -9,11 +9,9 @@ from typing import Annotated
 
 import typer
 
+from emgup_client.home_option import DEFAULT_HOME, Home
 from emgup_model.errors import ConfigError, RunError
 
-HOME = Path("~/.emgup")
-
-HomeOption = Annotated[Path, typer.Option(help="the client's private folder")]
 UserOption = Annotated[str | None, typer.Option(help="whose model; default the vault's only user", show_default=False)]
 CellOption = Annotated[str | None, typer.Option(help="beginning of a vault entry's key; default the newest")]
 ReleaseOption = Annotated[str | None, typer.Option(help="beginning of a release's id; default any")]
@@ -31,7 +29,7 @@ ThresholdOption = Annotated[float | None, typer.Option(help="reject below this p
 
 def predict(
     recording: RecordingArgument = None,
-    home: HomeOption = HOME,
+    home: Home = DEFAULT_HOME,
     user: UserOption = None,
     cell: CellOption = None,
     release: ReleaseOption = None,
@@ -65,7 +63,7 @@ def predict(
 
 
 def forget(
-    home: HomeOption = HOME,
+    home: Home = DEFAULT_HOME,
     user: UserOption = None,
     release: Annotated[
         str | None, typer.Option(help="only what was made from this release (beginning of its id)")
@@ -90,7 +88,7 @@ def forget(
 
 
 def encrypt(
-    home: HomeOption = HOME,
+    home: Home = DEFAULT_HOME,
     keyring: Annotated[bool, typer.Option("--keyring", help="keep the key in the system's keyring")] = False,
     key_file: Annotated[Path | None, typer.Option(help="keep the key in this file, best on another disk")] = None,
 ) -> None:
@@ -111,7 +109,7 @@ def encrypt(
 
 def web(
     recording: RecordingArgument = None,
-    home: HomeOption = HOME,
+    home: Home = DEFAULT_HOME,
     user: UserOption = None,
     cell: CellOption = None,
     release: ReleaseOption = None,
@@ -145,7 +143,7 @@ def web(
 
 def export(
     onnx: Annotated[Path, typer.Option(help="the file to write")],
-    home: HomeOption = HOME,
+    home: Home = DEFAULT_HOME,
     user: UserOption = None,
     cell: CellOption = None,
     release: ReleaseOption = None,
@@ -161,7 +159,7 @@ def export(
 def personalize(
     recording: Annotated[Path, typer.Argument(help="the user's recording file (.h5)", show_default=False)],
     source: Annotated[Path, typer.Option("--release", help="folder of a source release")],
-    home: HomeOption = HOME,
+    home: Home = DEFAULT_HOME,
     trusted: Annotated[Path | None, typer.Option(help="release-signing keys to trust from now on")] = None,
     method: Annotated[str, typer.Option(help="a shipped method, or a YAML file")] = "emgup",
     protocol: Annotated[

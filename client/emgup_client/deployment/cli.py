@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-DEFAULT_HOME = Path("~/.emgup")
-Home = Annotated[Path, typer.Option(help="the client's private folder", envvar="EMGUP_HOME")]
+from emgup_client.home_option import DEFAULT_HOME, Home
 
 
 def init(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from emgup_client.egress.policy import FILE as POLICY
 from emgup_model.config import DEVICE, Frozen, load_yaml, parse
 from emgup_model.errors import ConfigError
 from emgup_model.wire import SafeName
@@ -60,7 +61,7 @@ class ClientHome:
     @property
     def policy(self) -> Path:
         """What may leave; the user's."""
-        return self.path / "policy.yaml"
+        return self.path / POLICY
 
     @property
     def loopback_certificate(self) -> Path:

@@ -11,17 +11,21 @@ from typing import Annotated, Any
 import typer
 
 from emgup_client.egress.audit import FILE, first_break, read_audit
+from emgup_client.egress.policy import FILE as POLICY
 from emgup_client.egress.policy import read_policy
+from emgup_client.home_option import DEFAULT_HOME, Home
 from emgup_model.errors import DataError
 
 
 def audit(
-    home: Annotated[Path, typer.Option(help="the client's private folder")] = Path("~/.emgup"),
+    home: Home = DEFAULT_HOME,
     verify: Annotated[bool, typer.Option("--verify", help="check the chain of hashes")] = False,
     full: Annotated[bool, typer.Option("--bytes", help="print the bytes, in hexadecimal")] = False,
 ) -> None:
     """Print what ever left this machine, oldest first, and what was refused and why."""
     home = home.expanduser()
+    if not home.is_dir():
+        raise DataError(f"no client's folder at {home}; give --home, or make one with emgup client init")
     lines = read_audit(home)
     if verify and (problem := first_break(lines)) is not None:
         raise DataError(f"{home / FILE} {problem}")
@@ -32,10 +36,11 @@ def audit(
 
 
 def check_policy(
-    path: Annotated[Path, typer.Argument(help="a policy file")] = Path("~/.emgup/policy.yaml"),
+    path: Annotated[Path | None, typer.Argument(help="a policy file; default the client's", show_default=False)] = None,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Say what an egress policy allows, in words, or what is wrong with it."""
-    typer.echo(read_policy(path.expanduser()).explain())
+    typer.echo(read_policy((path or home / POLICY).expanduser()).explain())
 
 
 def describe(line: Mapping[str, Any], full: bool = False) -> str:

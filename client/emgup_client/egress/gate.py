@@ -31,6 +31,7 @@ from emgup_client.egress.fleet import Fleet
 from emgup_client.egress.loopback import loopback_certificate, make_app
 from emgup_client.egress.noise import check_noise
 from emgup_client.egress.outbox import Outbox, Wire
+from emgup_client.egress.policy import FILE as POLICY
 from emgup_client.egress.policy import read_policy
 from emgup_client.egress.ruling import REPORT, Ruling
 from emgup_client.egress.upstream import SuperLink, tls_context
@@ -39,7 +40,6 @@ from emgup_client.vault import private_dir
 from emgup_model.errors import ConfigError, EmgupError
 
 FLOWER = "1.41."
-POLICY = "policy.yaml"
 
 
 @dataclass(frozen=True)

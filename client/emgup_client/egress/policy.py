@@ -12,6 +12,7 @@ from emgup_model.config import Frozen, load_yaml, parse
 from emgup_model.report_wire import CATALOGUE, MAX_SCALARS, TOP
 from emgup_model.wire import Status
 
+FILE = "policy.yaml"
 STATUS_BITS = math.ceil(math.log2(len(Status)))
 """What a status code can carry."""
 MAX_PADDINGS = 16

@@ -272,3 +272,19 @@ def test_the_command_prints_everything_that_left(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["check-policy", str(configs_dir() / "privacy" / "default.yaml")])
     assert "3 scalars, 10 bits" in done.output
     assert "can never carry more than 4072 bits" in done.output
+
+
+def test_the_commands_know_the_home_from_the_environment_and_miss_one_that_is_not_there(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "policy.yaml").write_text((configs_dir() / "privacy" / "default.yaml").read_text())
+    there, absent = {"EMGUP_HOME": str(tmp_path)}, {"EMGUP_HOME": str(tmp_path / "absent")}
+    assert "3 lines, the chain is intact" in emgup_client("audit", "--verify", environment=there).stdout
+    assert "3 scalars, 10 bits" in emgup_client("policy", environment=there).stdout
+    missed = emgup_client("audit", "--verify", environment=absent)
+    assert missed.returncode != 0
+    assert "no client's folder at" in missed.stderr
+
+
+def emgup_client(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "emgup_simulation.cli", "client", *arguments]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
