@@ -41,18 +41,19 @@ class SumServer:
     Args:
         session: of the sum, a fresh random digest.
         advertised: what clients said in round 0, by the server's own number for each.
+        remarks: where it is noted, by number, what was wrong with a client; its vector is in the sum all the same if
+            it is in ``members``.
 
     Attributes:
         scalars: what is summed: those that most clients advertised.
         members: numbers of those whose vectors are in the sum, once that is known.
-        remarks: by number, what was wrong with a client; its vector is in the sum all the same if it is in ``members``.
 
     Raises:
         RunError: too few clients can be summed. Every method raises it, and then there is no sum.
     """
 
-    def __init__(self, session: str, advertised: Mapping[int, Advertise]) -> None:
-        self.remarks: dict[int, str] = {}
+    def __init__(self, session: str, advertised: Mapping[int, Advertise], remarks: dict[int, str]) -> None:
+        self.remarks = remarks
         self.members: list[int] = []
         self._session = session
         sound = self._with_own_keys(advertised)

@@ -66,7 +66,7 @@ class Play:
     def __init__(self, count: int, floor: int = 3, change: Change = same) -> None:
         self.clients = [SumClient(SESSION, levels(7 * i + 1), floor) for i in range(count)]
         self._change = change
-        self.server = SumServer(SESSION, self._hear({i: c.advertise() for i, c in enumerate(self.clients)}))
+        self.server = SumServer(SESSION, self._hear({i: c.advertise() for i, c in enumerate(self.clients)}), {})
 
     def inboxes(self) -> dict[int, Inbox]:
         shares = self._hear({i: self.clients[i].share(wire(c)) for i, c in self.server.cohorts().items()})
