@@ -54,10 +54,10 @@ class OpenRequests:
             self._open.clear()
             self._runs.clear()
 
-    def close(self, entry: OpenRequest) -> None:
-        """It is answered, or will not be."""
+    def close(self, entry: OpenRequest) -> bool:
+        """It is answered, or will not be; whether it was open until now."""
         with self._lock:
-            self._open.pop(entry.request.metadata.message_id, None)
+            return self._open.pop(entry.request.metadata.message_id, None) is not None
 
     def end_run(self, run_id: int) -> list[OpenRequest]:
         """Forget a run; its requests that were open."""
@@ -103,10 +103,8 @@ class OpenRequests:
         raise EgressError("an object of no announced reply")
 
     def complete_with(self, entry: OpenRequest, object_id: str, content: bytes) -> bool:
-        """Keep an object of a reply; whether the reply is whole now, and the request closed."""
+        """Keep an object of a reply; whether the reply is whole now, and the request closed by that."""
         with self._lock:
             entry.objects[object_id] = content
-            if entry.tree is None or set(entry.objects) < set(ids_of(entry.tree)):
-                return False
-            self.close(entry)
-            return True
+            whole = entry.tree is not None and set(entry.objects) >= set(ids_of(entry.tree))
+            return whole and self.close(entry)

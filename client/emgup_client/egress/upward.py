@@ -73,7 +73,7 @@ class Upward:
 
     def _refuse(self, entry: OpenRequest, reason: str) -> Answer:
         """Nothing of the reply leaves."""
-        self._open.close(entry)
         answer = self._refusals.note("reply", reason)
+        self._open.close(entry)
         self.decline(entry.request)
         return answer

@@ -102,7 +102,7 @@ def _together(cell: str, method: str, parts: Sequence[Summed], labels: Mapping[i
         state="complete" if summed else "failed",
         why="; ".join(dict.fromkeys(why)),
         levels={name: sum(p.levels[name] for p in summed) for name in scalars},
-        members=tuple(_label(n, labels) for p in summed for n in p.members),
+        members=tuple(sorted(_label(n, labels) for p in summed for n in p.members)),
         floor=min((p.floor for p in summed), default=0),
         remarks={_label(n, labels): text for p in parts for n, text in p.remarks.items()},
     )
