@@ -120,7 +120,9 @@ def run(
     secure_sum: Annotated[
         bool, typer.Option("--secure-sum", help="learn the sum over the cohort, and nobody's own levels")
     ] = False,
-    round_s: Annotated[float, typer.Option(min=1, help="how long each round of a secure sum waits, seconds")] = 180.0,
+    round_s: Annotated[
+        float, typer.Option(min=1, help="how long each round of a secure sum waits, seconds; more than clients pad")
+    ] = 180.0,
 ) -> None:
     """Ask every client that is online; the same command again asks only for what is missing."""
     from emgup_server.deployment.control import control
