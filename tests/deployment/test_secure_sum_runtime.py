@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from flwr.app import ConfigRecord, MetricRecord
 from flwr.proto.message_pb2 import PushObjectRequest
 
@@ -157,14 +158,22 @@ def test_the_same_run_without_sums_is_another_and_gets_no_report(summed: tuple[S
 
 
 def test_with_a_fifth_all_take_part_though_one_is_killed_between_the_rounds(summed: tuple[Stage, str]) -> None:
-    """A new session over the same levels; the gate of one dies after it shared: four of five open the sum."""
+    """A new session over the same levels; the gate of one dies after it shared: four of five open the sum.
+
+    The fourth has lowered its floor: with five it would not help to open a sum of four.
+    """
     stage, _ = summed
-    eva = stage.users[4]
-    eva.start()
-    assert eva.running is not None
-    eva.running.wait_until_up()
+    dora, eva = stage.users[3:]
+    dora.stop()
+    (dora.home / "policy.yaml").write_text(yaml.safe_dump(policy(4)))
+    for user in (dora, eva):
+        user.start()
+    for user in (dora, eva):
+        assert user.running is not None
+        user.running.wait_until_up()
     run = stage.start_run("--method", "adabn", "--clients", 5, "--secure-sum", "--round-s", 45, "--name", "second")
     assert wait_until(lambda: any(b"sealed" in c for c in sent_up(eva)), 300), run.communicate(timeout=60)[0]
+    assert eva.running is not None
     os.kill(eva.running.process.pid, signal.SIGKILL)
     said = run.communicate(timeout=400)[0]
     done = made_sum(stage, "second")
