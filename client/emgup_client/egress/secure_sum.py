@@ -64,6 +64,11 @@ class SumClient:
         self._senders: set[int] = set()
         self._shares: dict[int, tuple[bytes, bytes]] = {}
 
+    @property
+    def over(self) -> bool:
+        """Whether no round can follow."""
+        return self._next in ("", "done")
+
     def advertise(self) -> Advertise:
         """Round 0."""
         self._enter("advertise", "share")

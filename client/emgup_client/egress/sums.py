@@ -48,12 +48,13 @@ class Sums:
         client = self._sessions.get(asked.session)
         if client is None:
             raise EgressError("a round of no open secure sum")
-        if isinstance(asked, Cohort):
-            return client.share(asked)
-        if isinstance(asked, Inbox):
-            return client.masked(asked)
-        self._sessions[asked.session] = None  # its secrets are of no more use
-        return client.unmask(asked)
+        try:
+            if isinstance(asked, Cohort):
+                return client.share(asked)
+            return client.masked(asked) if isinstance(asked, Inbox) else client.unmask(asked)
+        finally:
+            if client.over:
+                self._sessions[asked.session] = None  # its secrets are of no more use
 
     def _begin(self, invite: Invite) -> SumClient:
         if self._policy.sum is None:
