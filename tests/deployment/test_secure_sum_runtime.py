@@ -193,7 +193,8 @@ def test_with_a_fifth_all_take_part_though_one_is_killed_between_the_rounds(summ
     done = made_sum(stage, "second")
     assert done.members == NAMES[:4], said
     assert done.levels == expected(stage, *NAMES[:4])
-    assert done.remarks == {"eva": "sum_mask: no answer in time"}
+    assert done.remarks.keys() == {"eva"}
+    assert done.remarks["eva"] in ("sum_mask: it went offline", "sum_mask: no answer in time")
     for user in stage.users[:3]:
         assert user.uses("report") == 1
         assert user.uses("sum") == 2

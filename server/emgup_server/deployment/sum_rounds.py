@@ -32,6 +32,11 @@ from emgup_server.secure_sum import SumServer
 
 CLOCKS_S = 600.0
 """How far a client's clock may be from the server's; a round is not delivered long after its end."""
+_ERRORS = {
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "it declined",
+    ErrorCode.MESSAGE_UNAVAILABLE: "its answer never came whole",
+    ErrorCode.NODE_UNAVAILABLE: "it went offline",
+}
 
 M = TypeVar("M", bound=FromClient)
 
@@ -118,8 +123,7 @@ class _Asking:
         """Raise WireError for anything but an answer to this round."""
         try:
             if message.has_error():
-                own = message.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-                raise WireError("it declined" if own else f"error code {message.error.code}")
+                raise WireError(_ERRORS.get(message.error.code, f"error code {message.error.code}"))
             if message.metadata.src_node_id != self._nodes[n]:
                 raise WireError("from another node")
             record = message.content.get(REPLY)
