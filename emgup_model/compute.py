@@ -28,6 +28,26 @@ PLAIN = ComputeConfig()
 """float32, whole batches, no compilation."""
 
 
+_DEVICE_IS_GONE = (
+    *("out of memory", "alloc_failed", "not_initialized", "no cuda gpus", "cuda driver", "nvidia driver"),
+    "not currently implemented for the mps device",
+)
+"""What else accelerators say, in lower case, when it is not the computation that is wrong."""
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether an error means that an accelerator is full, busy, broken, unable or not there: a CPU might do the same.
+
+    cuBLAS, cuDNN and MPS raise plain RuntimeErrors, a PyTorch without the backend an AssertionError.
+    """
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return True
+    text = str(error).lower()
+    if isinstance(error, AssertionError | RuntimeError) and ("not compiled with" in text or "not linked with" in text):
+        return True
+    return isinstance(error, RuntimeError) and any(words in text for words in _DEVICE_IS_GONE)
+
+
 def resolve_device(name: str) -> torch.device:
     """``auto`` = CUDA, else MPS, else CPU; anything else must be there.
 

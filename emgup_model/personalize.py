@@ -23,8 +23,9 @@ from emgup_model.data.store import UserFile
 from emgup_model.data.windows import WindowedUser, window_labels
 from emgup_model.errors import ConfigError, DataError
 from emgup_model.evaluation.metrics import user_metrics
-from emgup_model.evaluation.streaming import StreamingConfig, stream
+from emgup_model.evaluation.streaming import Progress, StreamingConfig, stream
 from emgup_model.methods import Target, adapt, predict_logits
+from emgup_model.methods.base import copy_model
 from emgup_model.methods.checkpoints import Checkpoints, Store
 from emgup_model.release import Release
 from emgup_model.task import Task, UserWindows, load_user
@@ -32,11 +33,12 @@ from emgup_model.task import Task, UserWindows, load_user
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A personalized model in eval mode, what the method logged, and the wall seconds the adaptation took."""
+    """A personalized model in eval mode, what the method logged, the wall seconds the adaptation took, and where."""
 
     model: Backbone
     log: dict[str, Any]
     seconds: float
+    device: str
 
 
 Known = Callable[[str], Adaptation | None]
@@ -93,7 +95,7 @@ def personalize(
     precision: Precision = "fp32",
     checkpoints: Store | None = None,
 ) -> Personalization:
-    """Adapt a verified release to one user's recordings.
+    """Adapt a verified release to one user's recordings. Where that raises, release and file are as they were.
 
     Args:
         user_path: the user's recording file.
@@ -102,8 +104,7 @@ def personalize(
         device: torch device, or ``auto``.
         known: adaptations made before. Protocols that differ in their test windows only share one.
         precision: of the backbone's arithmetic; the weights are float32 either way.
-        checkpoints: where a killed adaptation's state is found again; streaming, which adapts anew all the time, has
-            no use for it.
+        checkpoints: where a killed adaptation's state is found again, on the same device.
 
     Raises:
         ConfigError: no such device, or the method's settings do not fit the release.
@@ -113,18 +114,18 @@ def personalize(
     """
     place = resolve_device(device)
     windows = load_user(user_path, release.manifest, task)
-    model = release.model.to(place)
+    model = copy_model(release.model).to(place)
     model.precision = precision
     key = adaptation_key(release, task, windows, precision)
+    saved = None if checkpoints is None else Checkpoints(checkpoints, f"{key} {place}")
     test = windows.test.to(place)
     before = predict_logits(model, test).argmax(1)
     mean_confidence: float | None = None
     percentiles: tuple[float, ...] = ()
     if task.streaming is not None:
-        adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming)
+        adaptation, after = _stream(model, test, windows.ring, release, task, task.streaming, saved)
     else:
         length = release.manifest.windows.sequence_length
-        saved = None if checkpoints is None else Checkpoints(checkpoints, key)
         target = Target(windows.adapt.to(place), length, windows.ring, release.statistics, saved)
         adaptation = known(key) or _adapt(model, target, task)
         logits = predict_logits(adaptation.model.to(place), test)
@@ -167,7 +168,7 @@ def _adapt(model: Backbone, target: Target, task: Task) -> Adaptation:
         raise ConfigError(f"the method's settings do not fit this release: {e}") from None
     seconds = time.perf_counter() - started
     check_finite(adapted.model)
-    return Adaptation(adapted.model, adapted.log, seconds)
+    return Adaptation(adapted.model, adapted.log, seconds, str(target.windows.signal.device))
 
 
 def _stream(
@@ -177,21 +178,22 @@ def _stream(
     release: Release,
     task: Task,
     config: StreamingConfig,
+    saved: Checkpoints | None,
 ) -> tuple[Adaptation, torch.Tensor]:
     """(the last adaptation, with the seconds of all of them; (N,) predictions made before adapting)."""
-    logs, seconds = [], 0.0
+    log: dict[str, Any] = {"adaptations": 0, "last": None, "seconds": 0.0}
 
     def adapt_on(target: Target) -> Backbone:
-        nonlocal seconds
         made = _adapt(model, replace(target, source_statistics=release.statistics), task)
-        logs.append(made.log)
-        seconds += made.seconds
+        log.update(adaptations=log["adaptations"] + 1, last=made.log, seconds=log["seconds"] + made.seconds)
         return made.model
 
     manifest = release.manifest
     hop_s = manifest.windows.hop / manifest.sampling_rate_hz
-    predictions, last = stream(model, windows, manifest.windows.sequence_length, hop_s, config, adapt_on, ring)
-    return Adaptation(last, {"adaptations": len(logs), "last": logs[-1] if logs else None}, seconds), predictions
+    progress = None if saved is None else Progress(saved, log)
+    length = manifest.windows.sequence_length
+    predictions, last = stream(model, windows, length, hop_s, config, adapt_on, ring, progress)
+    return Adaptation(last, log, log.pop("seconds"), str(windows.signal.device)), predictions
 
 
 def check_finite(model: torch.nn.Module) -> None:

@@ -167,13 +167,31 @@ class Tasks:
         self._tokens = Path(tempfile.mkdtemp(prefix="tokens-", dir=folder))
         self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
 
-    def start(self, command: Sequence[str], token: str) -> None:
-        """Start ``command`` with ``--token-file FILE --parent-pid PID`` behind it."""
+    def start(
+        self,
+        command: Sequence[str],
+        token: str,
+        within: Callable[[list[str], Path], Sequence[str]] | None = None,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        """Start ``command`` with ``--token-file FILE --parent-pid PID`` behind it.
+
+        Args:
+            command: with arguments.
+            token: of the task.
+            within: makes of the command, and the token's file, another one that runs it and ends it with this process;
+                the command is then not told ``--parent-pid``.
+            environment: of the process; None = this one's.
+            pass_fds: open files that the process inherits.
+        """
         fd, name = tempfile.mkstemp(dir=self._tokens)
         with os.fdopen(fd, "w") as file:
             file.write(token)
-        whole = [*command, "--token-file", name, "--parent-pid", str(os.getpid())]
-        self._started.append((subprocess.Popen(whole, stdin=subprocess.DEVNULL), Path(name)))
+        whole = [*command, "--token-file", name]
+        ready = within(whole, Path(name)) if within else [*whole, "--parent-pid", str(os.getpid())]
+        process = subprocess.Popen(list(ready), stdin=subprocess.DEVNULL, env=environment, pass_fds=pass_fds)
+        self._started.append((process, Path(name)))
 
     def reconcile(self) -> None:
         """Forget tokens of processes that ended."""

@@ -94,12 +94,12 @@ class ReleaseFiles:
                 raise ReleaseError(f"no release at {folder}: {name} is missing or unreadable") from None
         return cls(*out)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, mode: int = 0o644) -> None:
         """Write the release; the manifest comes last, so a folder with a manifest is complete."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / WEIGHTS, self.weights)
-        write_atomic(folder / SIGNATURE, self.signature)
-        write_atomic(folder / MANIFEST, self.manifest)
+        write_atomic(folder / WEIGHTS, self.weights, mode)
+        write_atomic(folder / SIGNATURE, self.signature, mode)
+        write_atomic(folder / MANIFEST, self.manifest, mode)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.methods import MethodConfig
 from emgup_model.release import ReleaseManifest
 
+FLAT = 1e-4
+"""Of the source users' RMS: a signal that nowhere varies by more is no EMG; the noise of electrodes is far above."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -90,6 +93,7 @@ def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
             f"{manifest.windows.length} samples, hop {manifest.windows.hop}); record longer, or use a release with "
             "shorter sequences"
         )
+    check_signal(adapt_windows, user)
     if not len(test_windows):
         raise DataError(f"user '{user}' has no window to test on under protocol {task.protocol}")
     drawn = _drawn(path, adapt_windows, manifest, task)
@@ -124,6 +128,19 @@ def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: T
             f"{manifest.windows.sequence_length} windows; leave it out, or use a release with shorter sequences"
         )
     return drawn
+
+
+def check_signal(windows: WindowedUser, user: str) -> None:
+    """Raise DataError where no window holds a signal that varies, or filtering has left one that is not finite."""
+    if not bool(torch.isfinite(windows.signal).all()):
+        raise DataError(f"user '{user}' has samples too large to compute with; check the unit of the recordings")
+    for some in torch.split(torch.arange(len(windows)), 256):
+        x = windows.batch(some)
+        if bool((x.amax(2) - x.amin(2) > FLAT).any()):
+            return
+    raise DataError(
+        f"user '{user}' has a constant signal on every channel; check electrodes and connection, and record again"
+    )
 
 
 def check_fits(file: UserFile, manifest: ReleaseManifest) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import save as save_safetensors
 from emgup_client.egress.policy import EgressPolicy
 from emgup_client.egress.record import build_levels
 from emgup_client.exporter import exporter
+from emgup_client.fallback import or_on_the_cpu
 from emgup_client.releases import ReleaseCache
 from emgup_client.vault import EVALUATION, MAX_ATTEMPTS, VaultCell, locked_cell, private_dir
 from emgup_model.backbones import Precision
@@ -64,7 +65,7 @@ class ClientSettings:
         trusted_keys: file with the public keys whose releases are accepted.
         subject: from the user that a request names (None outside simulations) to the client's own idea of who that
             is. Raises DataError for a user that the client does not play.
-        device: torch device to adapt on, or ``auto``.
+        device: torch device to adapt on, or ``auto``; where it fails, the CPU.
         precision: of the backbone's arithmetic.
         threads: threads torch may use; None leaves torch's own choice.
         allowed: raises ConfigError for a method, by name and settings, that the client does not run.
@@ -131,7 +132,10 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
             settings.allowed(request.method_name, method)
             task = Task(method, request.protocol, request.scenario, request.seed, _streaming(request))
             before, precision = _known(cell, release), settings.precision
-            outcome = personalize(subject.recordings, release, task, settings.device, before, precision, cell)
+            outcome = or_on_the_cpu(
+                settings.device,
+                lambda device: personalize(subject.recordings, release, task, device, before, precision, cell),
+            )
             reply = reply_of(outcome)
             evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
             cell.commit(save_safetensors(state_tensors(outcome.adaptation.model)), evaluation, reply, outcome.key)
@@ -155,7 +159,8 @@ def _known(cell: VaultCell, release: Release) -> Known:
         model = copy_model(release.model)
         try:
             model.load_state_dict(load_safetensors(found.weights))
-            return Adaptation(model, found.evaluation["log"], found.evaluation["adapt_seconds"])
+            said = found.evaluation
+            return Adaptation(model, said["log"], said["adapt_seconds"], said["device"])
         except (SafetensorError, RuntimeError, KeyError):
             return None
 
@@ -209,6 +214,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "seed": request.seed,
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,
+        "device": outcome.adaptation.device,
         "predictions_changed": outcome.predictions_changed,
         "mean_confidence": outcome.mean_confidence,
         "test_windows": outcome.test_windows,

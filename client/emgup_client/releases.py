@@ -36,7 +36,7 @@ class ReleaseCache:
         """Verify, then save; a refused release leaves no trace. Raises ReleaseError."""
         open_release(files, read_trusted(self._trusted_keys))
         private_dir(private_dir(self._home) / "releases")
-        files.write(private_dir(self._folder(files.id)))
+        files.write(private_dir(self._folder(files.id)), mode=0o600)
 
     def _folder(self, release_id: str) -> Path:
         return self._home / "releases" / release_id

@@ -6,9 +6,11 @@ authenticated with it, so a file that was moved to another user or cell does not
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,6 +25,8 @@ from emgup_model.files import write_atomic
 MAGIC = b"EMGUPV1\n"
 SETTINGS = ".encryption.json"
 KEYRING_SERVICE = "emgup-vault"
+HANDED_KEY = "EMGUP_VAULT_KEY_FD"
+"""Environment variable with an open file that holds the keyring's key, for a process that may not ask the keyring."""
 _NONCE_BYTES = 12
 _CHECK = b"this key opens the vault"
 
@@ -153,6 +157,28 @@ def read_key(place: KeyPlace) -> bytes:
     return key
 
 
+@contextlib.contextmanager
+def key_to_hand_over(vault: Path) -> Iterator[int | None]:
+    """An open file in memory with the key of ``vault``, to be inherited and named in ``HANDED_KEY``.
+
+    None where the vault's key is not in the keyring, or cannot be read: then the process that opens the vault says why.
+    """
+    try:
+        settings = read_settings(vault)
+        key = read_key(settings.key) if settings is not None and settings.key.kind == "keyring" else None
+    except VaultError:
+        key = None
+    if key is None:
+        yield None
+        return
+    fd = os.memfd_create("vault-key")
+    try:
+        os.write(fd, key.hex().encode())
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def drop_key(place: KeyPlace) -> None:
     """Delete a key: what it sealed, on this disk and in every copy, is unreadable from now on."""
     if place.kind == "file":
@@ -171,6 +197,8 @@ def _from_file(path: Path) -> str | None:
 
 
 def _from_keyring(name: str) -> str | None:
+    if handed := os.environ.get(HANDED_KEY):
+        return os.pread(int(handed), 2 * 32, 0).decode()
     keyring = _keyring()
     try:
         text: str | None = keyring.get_password(KEYRING_SERVICE, name)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from emgup_model.data.descriptor import Descriptor, Table
+from emgup_model.data.descriptor import Descriptor
+from emgup_model.data.discovery_table import entries_of_table
+from emgup_model.data.entries import Dropped, Drops, Entry
 from emgup_model.data.recording import check_name
 from emgup_model.errors import DataError
 
@@ -34,46 +35,12 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """Recordings left out on purpose."""
-
-    reason: str
-    recordings: int
-    users: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Discovery:
     """What a folder holds: the recordings of each user in recording order, and what was left out."""
 
     users: dict[str, tuple[SourceFile, ...]]
     dropped: tuple[Dropped, ...]
     ignored: tuple[str, ...]
-
-
-@dataclass
-class _Entry:
-    """One file and what its name or table row says about it, still as text."""
-
-    relative: str
-    fields: dict[str, str]
-    drop: str = ""
-    mirror: bool = False
-
-
-@dataclass
-class _Drops:
-    """Tally of what was left out, by reason in order of appearance."""
-
-    found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, reason: str, user: str) -> None:
-        self.found[reason].append(user)
-
-    def tally(self, kept: set[str]) -> tuple[Dropped, ...]:
-        return tuple(
-            Dropped(reason, len(users), tuple(sorted(set(users) - kept))) for reason, users in self.found.items()
-        )
 
 
 def discover(descriptor: Descriptor, raw: Path, partial: bool = False) -> Discovery:
@@ -90,10 +57,12 @@ def discover(descriptor: Descriptor, raw: Path, partial: bool = False) -> Discov
     """
     if not raw.is_dir():
         raise DataError(f"no folder at {raw}; give --raw the folder that holds the files of {descriptor.name}")
-    drops = _Drops()
+    drops = Drops()
     ignored: list[str] = []
-    entries = _from_table(descriptor.table, raw, drops) if descriptor.table else _from_names(descriptor, raw, ignored)
-    by_user: dict[str, list[tuple[_Entry, SourceFile]]] = defaultdict(list)
+    entries = (
+        entries_of_table(descriptor.table, raw, drops) if descriptor.table else _from_names(descriptor, raw, ignored)
+    )
+    by_user: dict[str, list[tuple[Entry, SourceFile]]] = defaultdict(list)
     spellings: dict[str, str] = {}
     for entry in entries:
         _check_spelling(descriptor.user.format_map(entry.fields), spellings)
@@ -124,13 +93,13 @@ def _natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
 
 
-def _from_names(descriptor: Descriptor, raw: Path, ignored: list[str]) -> list[_Entry]:
+def _from_names(descriptor: Descriptor, raw: Path, ignored: list[str]) -> list[Entry]:
     pattern = re.compile(rf"(?:.*/)?(?:{descriptor.pattern})")
     entries = []
     for relative in _walk(raw):
         match = pattern.fullmatch(relative)
         if match:
-            entries.append(_Entry(relative, {k: v for k, v in match.groupdict().items() if v is not None}))
+            entries.append(Entry(relative, {k: v for k, v in match.groupdict().items() if v is not None}))
         else:
             ignored.append(relative)
     if not entries:
@@ -139,68 +108,7 @@ def _from_names(descriptor: Descriptor, raw: Path, ignored: list[str]) -> list[_
     return entries
 
 
-def _from_table(table: Table, raw: Path, drops: _Drops) -> list[_Entry]:
-    path = _find_table(table, raw)
-    rows = _table_rows(path, table)
-    inside = path.parent.relative_to(raw)
-    entries = [_table_entry(path, table, inside, line, row) for line, row in rows]
-    present = [e for e in entries if (raw / e.relative).is_file()]
-    if not present:
-        example = f", for example {entries[0].relative}" if entries else ""
-        raise DataError(f"none of the {len(entries)} files that {path} lists is in {raw}{example}")
-    if len(present) < len(entries):
-        there = {e.relative for e in present}
-        for e in entries:
-            if e.relative not in there:
-                drops.add(f"listed in {table.file} but not in the folder", e.fields["user"].lower())
-    return present
-
-
-def _find_table(table: Table, raw: Path) -> Path:
-    """The table in ``raw``, or in the one folder of it that has such a file (a downloaded archive is such a folder)."""
-    found = [p for p in (raw / table.file, *sorted(raw.glob(f"*/{table.file}"))) if p.is_file()]
-    if not found:
-        raise DataError(f"no {table.file} in {raw}; it lists the recordings and must lie beside them")
-    if found[0].parent != raw and len(found) > 1:
-        raise DataError(f"{raw} has several {table.file}, such as {found[0]} and {found[1]}; give --raw one folder")
-    return found[0]
-
-
-def _table_rows(path: Path, table: Table) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.DictReader(f)
-            rows = [(reader.line_num, row) for row in reader]
-            header = set(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise DataError(f"{path}: cannot be read as a table ({e})") from None
-    needed = set(table.columns.values()) | set(re.findall(r"{(\w+)", table.path))
-    needed |= {table.side.column, table.side.moving} if table.side else set()
-    if missing := needed - header:
-        raise DataError(f"{path} has no column '{min(missing)}'; its columns are {', '.join(sorted(header))}")
-    for line, row in rows:
-        if None in row or None in row.values():
-            raise DataError(f"{path} line {line}: {'more' if None in row else 'fewer'} cells than the header")
-    return rows
-
-
-def _table_entry(path: Path, table: Table, inside: Path, line: int, row: dict[str, str]) -> _Entry:
-    relative = PurePosixPath(table.path.format_map(row))
-    if relative.is_absolute() or ".." in relative.parts:
-        raise DataError(f"{path} line {line}: {relative} points outside the folder")
-    fields: dict[str, str] = {ours: row[theirs].strip() for ours, theirs in table.columns.items()}
-    if table.strip:
-        fields["gesture"] = re.sub(table.strip, "", fields["gesture"])
-    entry = _Entry((inside / relative).as_posix(), fields)
-    if table.side:
-        side, moving = row[table.side.column].strip().lower(), row[table.side.moving].strip().lower()
-        if {side, moving} == {"left", "right"}:  # "both", or nothing said: the hand moved
-            entry.drop = "recording of the hand that rests"
-        entry.mirror = side == table.side.mirror
-    return entry
-
-
-def _resolve(descriptor: Descriptor, raw: Path, entry: _Entry, drops: _Drops) -> SourceFile | None:
+def _resolve(descriptor: Descriptor, raw: Path, entry: Entry, drops: Drops) -> SourceFile | None:
     user = check_name(descriptor.user.format_map(entry.fields).lower(), "user")
     reason = entry.drop or _drop_reason(descriptor, user, entry.relative)
     numbers = None if reason else _numbers(descriptor, entry)
@@ -227,7 +135,7 @@ def _drop_reason(descriptor: Descriptor, user: str, relative: str) -> str:
     return ""
 
 
-def _numbers(descriptor: Descriptor, entry: _Entry) -> tuple[int | None, int] | None:
+def _numbers(descriptor: Descriptor, entry: Entry) -> tuple[int | None, int] | None:
     """Gesture index (None: in the file) and repetition (-1: to be counted); None when the gesture is left out."""
     if descriptor.index:
         div, mod = divmod(_integer(entry, "index"), descriptor.index.by)
@@ -246,7 +154,7 @@ def _numbers(descriptor: Descriptor, entry: _Entry) -> tuple[int | None, int] | 
     return None if named is None else (named, _repetition(descriptor, entry))
 
 
-def _repetition(descriptor: Descriptor, entry: _Entry) -> int:
+def _repetition(descriptor: Descriptor, entry: Entry) -> int:
     if "repetition" not in entry.fields:
         return -1
     repetition = _integer(entry, "repetition") - descriptor.first_repetition
@@ -255,7 +163,7 @@ def _repetition(descriptor: Descriptor, entry: _Entry) -> int:
     return repetition
 
 
-def _session(descriptor: Descriptor, entry: _Entry) -> int:
+def _session(descriptor: Descriptor, entry: Entry) -> int:
     """Session number; -1 when only the order of the session's start can tell."""
     if "session" not in entry.fields:
         return 0
@@ -267,21 +175,21 @@ def _session(descriptor: Descriptor, entry: _Entry) -> int:
     return -1 if "start" in entry.fields else _integer(entry, "session")
 
 
-def _integer(entry: _Entry, name: str) -> int:
+def _integer(entry: Entry, name: str) -> int:
     text = entry.fields[name]
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise DataError(f"{entry.relative}: {name} '{text[:40]}' is not a number")
     return int(text)
 
 
-def _float(entry: _Entry, name: str) -> float:
+def _float(entry: Entry, name: str) -> float:
     try:
         return float(entry.fields[name])
     except ValueError:
         raise DataError(f"{entry.relative}: {name} '{entry.fields[name][:40]}' is not a number") from None
 
 
-def _arrange(descriptor: Descriptor, found: list[tuple[_Entry, SourceFile]]) -> tuple[SourceFile, ...]:
+def _arrange(descriptor: Descriptor, found: list[tuple[Entry, SourceFile]]) -> tuple[SourceFile, ...]:
     """One user's recordings in recording order, sessions and repetitions numbered where the names do not."""
     first: dict[str, float] = {}
     for entry, source in found:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from emgup_model.config import digest
 from emgup_model.data.descriptor import Descriptor
-from emgup_model.data.discovery import Discovery, Dropped, SourceFile, discover
+from emgup_model.data.discovery import Discovery, SourceFile, discover
+from emgup_model.data.entries import Dropped
 from emgup_model.data.readers import read_labels_of, read_samples
 from emgup_model.data.recording import Recording, UserInfo, check_finite
 from emgup_model.data.store import SUFFIX, Store, read_info, write_user

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, RootModel
 
 from emgup_model.backbones import Backbone
@@ -48,8 +49,9 @@ def load_method(name: str | Path) -> MethodConfig:
 
 
 def adapt(model: Backbone, target: Target, config: MethodConfig, seed: int) -> Adapted:
-    """Run the method that ``config`` describes; the source model is left as it was."""
-    return METHODS[config.kind](model, target, config, seed)
+    """Run the method that ``config`` describes; source model and global random state are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        return METHODS[config.kind](model, target, config, seed)
 
 
 __all__ = [

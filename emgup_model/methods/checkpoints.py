@@ -4,7 +4,7 @@ A training loop runs over :func:`epochs` instead of ``range``. After an epoch ev
 saved under the stage's name: tensors of the modules, the optimiser's moments, both random generators, the log. A later
 attempt runs through the same code; in each stage the loop first puts back what was saved and leaves out the epochs that
 were done. What lies between stages is computed again from restored values, so any checkpoint may be old or missing:
-that costs time, not equality.
+that costs time, not equality. A stream of blocks (``evaluation.streaming``) is saved the same way, block by block.
 
 One safetensors file each; its facts are JSON in a tensor of bytes. Nothing is unpickled.
 """
@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 FACTS, GENERATOR, GLOBAL = "facts", "generator", "global_generator"
+MODULE, BANK, OPTIMISER = "module.", "bank.", "optimiser."
 
 
 class Store(Protocol):
@@ -59,13 +60,23 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds: rounds that were done, their log (JSON), and finite tensors on the CPU by name."""
+
+    done: int
+    log: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Loop:
-    """All that an epoch changes and the next one depends on."""
+    """All that an epoch changes and the next one depends on; ``banks`` are tensors beside the modules'."""
 
     modules: Mapping[str, nn.Module]
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
     log: dict[str, Any]
+    banks: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def epochs(count: int, checkpoints: Checkpoints | None, stage: str, loop: Loop) -> Iterator[int]:
@@ -81,50 +92,68 @@ def epochs(count: int, checkpoints: Checkpoints | None, stage: str, loop: Loop) 
     for epoch in range(done, count):
         yield epoch
         if checkpoints is not None and checkpoints.due():
-            checkpoints.store.save(stage, pack(loop, checkpoints.key, epoch + 1))
+            tensors = _state(loop) | _moments(loop.optimiser)
+            tensors |= {GENERATOR: loop.generator.get_state(), GLOBAL: torch.get_rng_state()}
+            keep(checkpoints, stage, Saved(epoch + 1, loop.log, tensors))
 
 
-def pack(loop: Loop, key: str, done: int) -> bytes:
-    """A checkpoint after ``done`` epochs."""
-    tensors = _moments(loop.optimiser)
-    for name, module in loop.modules.items():
-        tensors |= {f"module.{name}.{k}": v for k, v in module.state_dict().items()}
-    tensors |= {GENERATOR: loop.generator.get_state(), GLOBAL: torch.get_rng_state()}
-    facts = json.dumps({"key": key, "done": done, "log": loop.log})
-    tensors[FACTS] = torch.frombuffer(bytearray(facts.encode()), dtype=torch.uint8)
-    return save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
+def keep(checkpoints: Checkpoints, stage: str, saved: Saved) -> None:
+    """Write a stage's checkpoint."""
+    facts = json.dumps({"key": checkpoints.key, "done": saved.done, "log": saved.log})
+    tensors = {FACTS: torch.frombuffer(bytearray(facts.encode()), dtype=torch.uint8), **saved.tensors}
+    checkpoints.store.save(stage, save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
+
+
+def find(checkpoints: Checkpoints, stage: str) -> Saved | None:
+    """A stage's checkpoint; None where there is none that is whole and of this adaptation: that costs time."""
+    data = checkpoints.store.load(stage)
+    if data is None:
+        return None
+    try:
+        tensors = load(data)
+        facts = json.loads(tensors.pop(FACTS).numpy().tobytes())
+        saved = Saved(int(facts["done"]), dict(facts["log"]), tensors)
+        if facts["key"] != checkpoints.key:
+            return None
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    finite = all(bool(torch.isfinite(v).all()) for v in tensors.values() if v.is_floating_point())
+    return saved if finite else None
+
+
+def fits(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> bool:
+    """Whether there are tensors of the same names and shapes."""
+    return {k: v.shape for k, v in tensors.items()} == {k: v.shape for k, v in expected.items()}
 
 
 def _restore(checkpoints: Checkpoints, stage: str, loop: Loop) -> int:
     """Put a stage's checkpoint back; returns its epochs, 0 where there is none that fits."""
-    data = checkpoints.store.load(stage)
-    if data is None:
+    saved = find(checkpoints, stage)
+    if saved is None:
+        return 0
+    state = {k: v for k, v in saved.tensors.items() if k.startswith((MODULE, BANK))}
+    if not fits(state, _state(loop)):
         return 0
     try:
-        tensors = load(data)
-        facts = json.loads(tensors.pop(FACTS).numpy().tobytes())
-        generators = tensors.pop(GENERATOR), tensors.pop(GLOBAL)
-        if facts["key"] != checkpoints.key or not _fits(tensors, loop):
-            return 0
-        loop.generator.set_state(generators[0])
-        torch.set_rng_state(generators[1])
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError):  # damaged: it costs time, not the run
+        loop.generator.set_state(saved.tensors[GENERATOR])
+        torch.set_rng_state(saved.tensors[GLOBAL])
+    except (KeyError, TypeError, RuntimeError):
         return 0
     for name, module in loop.modules.items():
-        prefix = f"module.{name}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    _put_moments(loop.optimiser, tensors)
+        prefix = f"{MODULE}{name}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    for name, bank in loop.banks.items():
+        bank.copy_(state[BANK + name])
+    _put_moments(loop.optimiser, saved.tensors)
     loop.log.clear()
-    loop.log.update(facts["log"])
-    return int(facts["done"])
+    loop.log.update(saved.log)
+    return saved.done
 
 
-def _fits(tensors: Mapping[str, torch.Tensor], loop: Loop) -> bool:
-    """Whether the tensors are those of the loop's modules, in shape, and finite."""
-    expected = {f"module.{n}.{k}": v.shape for n, m in loop.modules.items() for k, v in m.state_dict().items()}
-    found = {k: v.shape for k, v in tensors.items() if k.startswith("module.")}
-    finite = all(bool(torch.isfinite(v).all()) for v in tensors.values() if v.is_floating_point())
-    return expected == found and finite
+def _state(loop: Loop) -> dict[str, torch.Tensor]:
+    """Tensors of the loop's modules, and its banks, by name."""
+    modules = {f"{MODULE}{n}.{k}": v for n, m in loop.modules.items() for k, v in m.state_dict().items()}
+    return modules | {BANK + name: bank for name, bank in loop.banks.items()}
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -134,7 +163,7 @@ def _parameters(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's state (Adam: step and two moments) by parameter number and name."""
     return {
-        f"optimiser.{i}.{name}": value
+        f"{OPTIMISER}{i}.{name}": value
         for i, p in enumerate(_parameters(optimiser))
         for name, value in optimiser.state.get(p, {}).items()
     }
@@ -143,7 +172,7 @@ def _moments(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 def _put_moments(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """The other way. Moments lie in memory as their parameter does: the same operations then round the same way."""
     for i, p in enumerate(_parameters(optimiser)):
-        prefix = f"optimiser.{i}."
+        prefix = f"{OPTIMISER}{i}."
         mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if mine:
             optimiser.state[p] = {

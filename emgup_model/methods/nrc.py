@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.adabn import reestimate
 from emgup_model.methods.base import Adapted, Target, copy_model, descend, embed_all, set_mode, shuffled
+from emgup_model.methods.checkpoints import Loop, epochs
 from emgup_model.methods.information import marginal_entropy
 
 
@@ -53,8 +54,10 @@ def adapt(model: Backbone, target: Target, config: NrcConfig, seed: int) -> Adap
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     features, logits = embed_all(model, windows)
     features, probabilities = F.normalize(features, dim=1), logits.softmax(1)
-    steps = 0
-    for _ in range(config.epochs):
+    log: dict[str, Any] = {"steps": 0}
+    banks = {"features": features, "probabilities": probabilities}
+    loop = Loop({"model": model}, optimiser, generator, log, banks)
+    for _ in epochs(config.epochs, target.checkpoints, "nrc", loop):
         near = nearest(features, target, config)
         set_mode(model, dropout=False, batch_statistics=config.batch_norm == "batch")
         for index in shuffled(len(windows), config.batch_windows, generator):
@@ -68,8 +71,8 @@ def adapt(model: Backbone, target: Target, config: NrcConfig, seed: int) -> Adap
                 features[chosen], probabilities[chosen] = F.normalize(z, dim=1), p
             loss = neighbour_loss(p, chosen, near, probabilities, config) - marginal_entropy(out)
             descend(optimiser, loss)
-            steps += 1
-    return Adapted(model.eval(), {"steps": steps})
+            log["steps"] += 1
+    return Adapted(model.eval(), log)
 
 
 def neighbour_loss(

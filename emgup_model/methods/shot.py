@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.adabn import reestimate
 from emgup_model.methods.base import Adapted, Target, copy_model, descend, embed_all, set_mode, shuffled
+from emgup_model.methods.checkpoints import Loop, epochs
 from emgup_model.methods.information import entropy, marginal_entropy
 
 
@@ -54,8 +55,8 @@ def adapt(model: Backbone, target: Target, config: ShotConfig, seed: int) -> Ada
     if config.target_share:
         reestimate(model, windows, config.target_share, generator)
     optimiser = torch.optim.Adam(model.feature_parameters(), lr=config.learning_rate)
-    steps = 0
-    for _ in range(config.epochs):
+    log: dict[str, Any] = {"steps": 0}
+    for _ in epochs(config.epochs, target.checkpoints, "shot", Loop({"model": model}, optimiser, generator, log)):
         z, logits = embed_all(model, windows)
         labels = prototype_labels(z, logits.softmax(1))
         set_mode(model, dropout=False, batch_statistics=config.batch_norm == "batch")
@@ -68,5 +69,5 @@ def adapt(model: Backbone, target: Target, config: ShotConfig, seed: int) -> Ada
             if config.diversity:
                 loss = loss - marginal_entropy(out)
             descend(optimiser, loss)
-            steps += 1
-    return Adapted(model.eval(), {"steps": steps})
+            log["steps"] += 1
+    return Adapted(model.eval(), log)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.config import Frozen
 from emgup_model.methods.adabn import reestimate
 from emgup_model.methods.base import Adapted, Target, batch_norms, copy_model, descend, set_mode, shuffled
+from emgup_model.methods.checkpoints import Loop, epochs
 from emgup_model.methods.information import entropy, marginal_entropy
 
 
@@ -41,8 +42,8 @@ def adapt(model: Backbone, target: Target, config: TentConfig, seed: int) -> Ada
         p.requires_grad_(True)
     optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
     set_mode(model, dropout=False, batch_statistics=True)
-    steps = 0
-    for _ in range(config.epochs):
+    log: dict[str, Any] = {"steps": 0}
+    for _ in epochs(config.epochs, target.checkpoints, "tent", Loop({"model": model}, optimiser, generator, log)):
         for index in shuffled(len(target.windows), config.batch_windows, generator):
             if len(index) < 2:
                 continue
@@ -51,7 +52,7 @@ def adapt(model: Backbone, target: Target, config: TentConfig, seed: int) -> Ada
             if config.diversity:
                 loss = loss - marginal_entropy(logits)
             descend(optimiser, loss)
-            steps += 1
+            log["steps"] += 1
     model.requires_grad_(True)
     reestimate(model, target.windows, 1.0, generator)
-    return Adapted(model.eval(), {"steps": steps})
+    return Adapted(model.eval(), log)

@@ -23,7 +23,8 @@ from emgup_model.backbones.describe import Shape
 from emgup_model.compute import ComputeConfig, resolve_device
 from emgup_model.config import parse
 from emgup_model.data.windows import WindowedUser
-from emgup_model.pretrain import LabelledUser, PretrainConfig, WindowSampler, train_epoch
+from emgup_model.pretrain import PretrainConfig, train_epoch
+from emgup_model.source_users import LabelledUser, WindowSampler
 from emgup_simulation.model_cli import read_backbone
 
 ROUNDS = 3

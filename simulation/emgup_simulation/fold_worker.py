@@ -17,8 +17,9 @@ from emgup_model.data.store import Store
 from emgup_model.errors import EmgupError
 from emgup_model.files import write_atomic
 from emgup_model.keys import read_signing_key
-from emgup_model.pretrain import Epoch, Trained, load_labelled, train_source
+from emgup_model.pretrain import Epoch, Trained, train_source
 from emgup_model.release import Training, sign_release
+from emgup_model.source_users import load_labelled
 from emgup_simulation.experiment import Experiment, RunFolder, load_experiment, store_path
 
 

@@ -1,9 +1,10 @@
-"""``python -m tests.client.adapt_and_die HOME_FOLDER METHOD WHEN``: personalize, and die by SIGKILL on the way.
+"""``python -m tests.client.adapt_and_die FOLDER METHOD WHEN [STREAMING]``: personalize, and die by SIGKILL on the way.
 
-HOME_FOLDER: what :func:`tests.client.homes.make_home` made, with ``files.json`` to find the release.
+FOLDER: what :func:`tests.client.homes.make_home` made, with ``files.json`` to find the release.
 METHOD: a method's settings as JSON.
 WHEN: ``step:N`` (after the N-th optimiser step), ``rename:N`` (before the N-th file of tensors is put
 in place), or ``never``.
+STREAMING: sizes of block and memory as JSON, for the protocol of that name; else it is ``transductive``.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def arm(when: str) -> None:
         sys.addaudithook(watch)
 
 
-def main(folder: str, method: str, when: str) -> None:
+def main(folder: str, method: str, when: str, streaming: str | None = None) -> None:
     torch.set_num_threads(1)
     personalization.Checkpoints = functools.partial(  # type: ignore[misc,assignment]
         personalization.Checkpoints, every_s=0.0
@@ -64,8 +65,9 @@ def main(folder: str, method: str, when: str) -> None:
         release_id=release,
         method=json.dumps(json.loads(method)),
         method_name="m",
-        protocol="transductive",
+        protocol="streaming" if streaming else "transductive",
         scenario="balanced",
+        streaming=streaming,
         seed=3,
         cell="c" * 64,
         user="u0",

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from safetensors.torch import load_file, save
 
 from emgup_client import app as client_app
@@ -23,85 +21,31 @@ from emgup_client.egress.record import policy_levels
 from emgup_client.vault import EVALUATION, RECORD, WEIGHTS
 from emgup_model import personalize as personalization
 from emgup_model.backbones import Backbone
-from emgup_model.config import canonical_json
 from emgup_model.data.store import write_user
 from emgup_model.errors import DataError
 from emgup_model.keys import public_key, write_trusted
-from emgup_model.methods import Adapted, MethodConfig, Target, load_method
-from emgup_model.release import ReleaseFiles
+from emgup_model.methods import Adapted, MethodConfig, Target
 from emgup_model.report_wire import CATALOGUE, value_of
 from emgup_model.wire import (
     DELIVER,
     OFFER,
     REPLY,
     REQUEST,
-    Deliver,
     Offer,
-    Personalize,
     Reply,
     Result,
     Status,
     encode_request,
 )
+from tests.client.clients import Client
 from tests.toy import make_release, toy_info, toy_recordings
 
 KEY = Ed25519PrivateKey.generate()
 CANARY = "canary-4711"
 
 
-@dataclasses.dataclass
-class Client:
-    """A client with a home of its own, and a way to talk to it."""
-
-    home: Path
-    app: ClientApp
-    files: ReleaseFiles
-
-    def send(self, kind: str, content: RecordDict) -> Message:
-        message = Message(content, dst_node_id=7, message_type=kind)
-        message.metadata.__dict__["_message_id"] = "m"
-        return self.app(message, Context(1, 7, {}, RecordDict(), {}))
-
-    def ask(self, kind: str, request: Offer | Deliver | Personalize) -> Reply:
-        answer = self.send(kind, RecordDict({REQUEST: ConfigRecord(dict(encode_request(request)))}))
-        assert not answer.has_error()
-        assert set(answer.content) == {REPLY}
-        return Reply.decode(answer.content.metric_records[REPLY])
-
-    def offer(self) -> Status:
-        return self.ask(f"query.{OFFER}", Offer(release_id=self.files.id)).status
-
-    def deliver(self, files: ReleaseFiles | None = None) -> Status:
-        f = files or self.files
-        return self.ask(
-            f"query.{DELIVER}", Deliver(manifest=f.manifest, signature=f.signature, weights=f.weights)
-        ).status
-
-    def personalize(self, **changes: object) -> Reply:
-        fields: dict[str, object] = {
-            "release_id": self.files.id,
-            "method": canonical_json(load_method("adabn")).decode(),
-            "method_name": "adabn",
-            "protocol": "transductive",
-            "scenario": "balanced",
-            "seed": 0,
-            "cell": "a" * 64,
-            "user": "u1",
-        }
-        return self.ask("train", Personalize.model_validate(fields | changes))
-
-    @property
-    def cell(self) -> Path:
-        return self.home / "vault" / "u1" / ("a" * 64)
-
-    @property
-    def log(self) -> str:
-        return (self.home / "client.log").read_text()
-
-
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     write_user(tmp_path / "u1.h5", toy_info("u1"), toy_recordings(1))
     write_trusted(tmp_path / "trusted", [public_key(KEY)])
 
@@ -442,6 +386,5 @@ def test_a_home_that_cannot_be_used_prints_nothing(tmp_path: Path, capfd: pytest
     subject: Callable[[str | None], Subject] = lambda _: Subject("u1", tmp_path / "u1.h5")  # noqa: E731
     settings = ClientSettings(tmp_path / "home", tmp_path / "trusted", subject)
     client = Client(tmp_path / "home", make_app(lambda _: settings), make_release(KEY))
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     assert client.offer() is Status.STORAGE_ERROR
     assert capfd.readouterr() == ("", "")

@@ -15,7 +15,7 @@ from emgup_client.vault import CHECKPOINT, VaultCell
 from emgup_client.vault_cipher import MAGIC, KeyPlace, vault_cipher
 from emgup_client.vault_encryption import encrypt_vault
 from emgup_model.config import canonical_json
-from emgup_model.methods import EmgupConfig, MethodConfig, load_method, parse_method
+from emgup_model.methods import EmgupConfig, MethodConfig, NrcConfig, ShotConfig, TentConfig, load_method, parse_method
 from tests.client.homes import Home, make_home
 from tests.model.methods.toys import toy_statistics
 
@@ -46,13 +46,22 @@ def full_strength() -> MethodConfig:
     return parse_method(changed.model_dump(mode="json"), "test")
 
 
-METHODS = {"paper": PAPER, "full": full_strength()}
+METHODS = {
+    "paper": PAPER,
+    "full": full_strength(),
+    "shot": ShotConfig(epochs=4, target_share=0.5, batch_norm="batch"),
+    "nrc": NrcConfig(epochs=4),
+    "tent": TentConfig(epochs=4, batch_windows=64, diversity=True),
+    "stream": PAPER,
+}
+SIZES = '{"block_s": 4.0, "memory_s": 8.0}'
 
 
-def attempt(home: Home, method: MethodConfig, when: str) -> int:
+def attempt(home: Home, name: str, when: str) -> int:
     """Exit status of a process that personalizes and dies when told."""
+    command = [sys.executable, "-m", "tests.client.adapt_and_die", str(home.folder.parent)]
     return subprocess.run(
-        [sys.executable, "-m", "tests.client.adapt_and_die", str(home.folder.parent), canonical_json(method), when],
+        [*command, canonical_json(METHODS[name]), when, *([SIZES] if name == "stream" else [])],
         timeout=120,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.DEVNULL,
@@ -87,19 +96,24 @@ def copy_of(home: Home, to: Path) -> Home:
 @pytest.fixture(scope="module")
 def undisturbed(fresh: Home, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, dict[str, object]]]:
     out = {}
-    for name, method in METHODS.items():
+    for name in METHODS:
         home = copy_of(fresh, tmp_path_factory.mktemp(name))
-        assert attempt(home, method, "never") == 0
+        assert attempt(home, name, "never") == 0
         out[name] = result(home)
     return out
 
 
-# Steps: SSA one an epoch; replay and the refined stage three; SSP one.
+# Steps: SSA one an epoch; replay and the refined stage three; SSP one; SHOT, NRC and TENT three. The stream has five
+# blocks, and six steps in each.
 KILLS = [
     ("full", ["step:3"], {"ssa"}, False),
     ("full", ["step:9", "step:2", "rename:3"], {"ssa", "replay", "ssp"}, False),
     ("full", ["rename:3", "step:7"], {"ssa", "replay"}, True),
     ("paper", ["step:5", "step:2"], {"ssa", "ssp"}, False),
+    ("shot", ["step:5", "rename:2", "step:2"], {"shot"}, False),
+    ("nrc", ["step:5", "rename:2", "step:2"], {"nrc"}, True),
+    ("tent", ["step:5", "rename:2", "step:2"], {"tent"}, False),
+    ("stream", ["step:8", "rename:2", "step:10"], {"stream"}, True),
 ]
 
 
@@ -119,12 +133,12 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
         encrypt_vault(home.folder, KeyPlace(kind="file", name=str(tmp_path / "vault.key")))
     saved: set[str] = set()
     for when in kills:
-        assert attempt(home, METHODS[name], when) == -signal.SIGKILL
+        assert attempt(home, name, when) == -signal.SIGKILL
         saved |= stages(home)
         files = [p.read_bytes() for p in cell(home).glob("*.safetensors")]
         assert files
         assert {data.startswith(MAGIC) for data in files} == {encrypted}
-    assert attempt(home, METHODS[name], "never") == 0
+    assert attempt(home, name, "never") == 0
     assert result(home) == undisturbed[name]
     assert saved >= seen
     assert stages(home) == set()

@@ -7,10 +7,20 @@ import contextlib
 import ssl
 import threading
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h11
+
+
+@dataclass(frozen=True)
+class Passed:
+    """An HTTP request as it passed: all that is needed to say it again."""
+
+    path: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
 
 
 class Relay:
@@ -57,6 +67,10 @@ class Relay:
 
     def requests(self) -> Iterator[tuple[str, bytes]]:
         """(path, body) of every HTTP request that passed."""
+        return ((request.path, request.body) for request in self.whole_requests())
+
+    def whole_requests(self) -> Iterator[Passed]:
+        """Every HTTP request that passed, connection by connection."""
         for stream in list(self.up):
             yield from _requests(bytes(stream))
 
@@ -99,18 +113,20 @@ async def _pass(source: asyncio.StreamReader, sink: asyncio.StreamWriter, seen: 
         sink.close()
 
 
-def _requests(stream: bytes) -> Iterator[tuple[str, bytes]]:
+def _requests(stream: bytes) -> Iterator[Passed]:
     parser = h11.Connection(h11.SERVER)
     parser.receive_data(stream)
-    path, body = "", b""
+    head: h11.Request | None = None
+    body = b""
     while True:
         event = parser.next_event()
         if isinstance(event, h11.Request):
-            path, body = event.target.decode(), b""
+            head, body = event, b""
         elif isinstance(event, h11.Data):
             body += bytes(event.data)
         elif isinstance(event, h11.EndOfMessage):
-            yield path, body
+            assert head is not None
+            yield Passed(head.target.decode(), tuple((bytes(n), bytes(v)) for n, v in head.headers), body)
             parser.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
             parser.send(h11.EndOfMessage())
             parser.start_next_cycle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -18,14 +19,17 @@ from emgup_model.data.store import Recording, write_user
 from emgup_model.keys import create_signing_key, public_key, read_signing_key, write_trusted
 from emgup_model.processes import end_with_parent, free_port
 from emgup_server.deployment.answers import Answer, Answers
+from emgup_server.deployment.job import read_job
 from tests.deployment.relay import Relay
 from tests.toy import make_release, toy_info, toy_recordings
 
 EMGUP = [sys.executable, "-m", "emgup_simulation.cli"]
-UP_S = 120.0
+UP_S = 300.0
+PATIENCE_S = 1200.0
+"""For a run: half a minute on an idle machine, many times that on a busy one."""
 
 
-def emgup(*arguments: object, ok: bool = True, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+def emgup(*arguments: object, ok: bool = True, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     """Run an `emgup` command to its end."""
     command = [*EMGUP, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -54,6 +58,15 @@ class Running:
                     words = (path.parent / "cmdline").read_bytes().split(b"\0")
                     found[words[words.index(b"-m") + 1].decode().rpartition(".")[2]] = int(path.parent.name)
         return found
+
+    def task(self) -> int:
+        """Process id of the app, ServerApp or ClientApp, that its superexec runs."""
+        superexec = self.children()["superexec"]
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(path.read_text().rpartition(")")[2].split()[1]) == superexec:
+                    return int(path.parent.name)
+        raise AssertionError("no app runs")
 
     def end(self) -> None:
         self.process.terminate()
@@ -87,6 +100,11 @@ class User:
     relay: Relay
     running: Running | None = None
 
+    def configure(self, **settings: Any) -> None:
+        """Change settings of the client; they hold from its next start on."""
+        path = self.home / "client.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | settings))
+
     def start(self) -> None:
         self.running = start(self.home.parent / f"{self.name}.log", "client", "start", "--home", self.home)
 
@@ -99,6 +117,12 @@ class User:
     def cells(self) -> list[Path]:
         """Folders of complete results."""
         return sorted(p.parent for p in (self.home / "vault" / "me").glob("*/reply.json"))
+
+    def reports(self) -> list[dict[str, int]]:
+        """Levels of every report that the user's gate ever debited."""
+        path = self.home / "uses.jsonl"
+        lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+        return [line["levels"] for line in lines if line.get("kind") == "report"]
 
     def uses(self, kind: str) -> int:
         """Debits of a kind in the user's ledger."""
@@ -139,11 +163,8 @@ class Stage:
             *("--trusted", handed / "trusted_release_keys.txt", "--policy", rules),
         )
         emgup("server", "register", self.server_folder, home / "keys" / "supernode.pub", "--label", name)
-        config = home / "client.yaml"
-        settings = yaml.safe_load(config.read_text())
-        settings |= {"threads": 1, "methods": [*settings["methods"], "emgup_paper"]}
-        config.write_text(yaml.safe_dump(settings))
         user = User(name, home, path, relay)
+        user.configure(threads=1, methods=["emgup", "adabn", "source_only", "emgup_paper"])
         self.users.append(user)
         return user
 
@@ -162,6 +183,23 @@ class Stage:
         return subprocess.Popen(
             [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+
+    def wait_until_adapting(self, user: User, run: str) -> Path:
+        """Folder of the run's cell in the user's vault, once its adaptation has begun and before it is done."""
+        cell = self.wait_for_cell(user, run)
+        assert wait_until((cell / ".attempts").exists, PATIENCE_S)
+        assert not (cell / "reply.json").exists()
+        return cell
+
+    def wait_for_cell(self, user: User, run: str) -> Path:
+        """Folder of the run's cell in the user's vault, as soon as the run says what it asks for."""
+        assert wait_until((self.server_folder / "runs" / run / "job.yaml").exists, PATIENCE_S)
+        return user.home / "vault" / "me" / self.cell(run)
+
+    def cell(self, run: str) -> str:
+        """Key of what the run's first method makes of any user."""
+        job = read_job(self.server_folder / "runs" / run / "job.yaml")
+        return job.cell(next(iter(job.methods)))
 
     def answers(self, run: str) -> dict[str, Answer]:
         """By user."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from emgup_client.deployment.config import ClientHome
+from emgup_client.sandbox import support
 from emgup_model.data.store import write_user
 from emgup_model.files import write_atomic
 from emgup_server.deployment.answers import Answer
@@ -52,10 +54,27 @@ def test_a_client_says_how_it_stands(
     assert "server   emgup.example.org:8444" in said
     assert "of this version\n" in said
     assert "vault    0 personalized models" in said
+    assert "sandbox  " in said
     config = ClientHome(home).config_file
     write_atomic(config, config.read_text().replace(ClientHome(home).config().bundle_sha256, "a" * 64))
     assert run(monkeypatch, "client", "status", "--home", home) == 0
     assert "not of this version" in capsys.readouterr().out
+
+
+def test_a_sandbox_that_is_required_and_missing_is_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ClientHome(home).config_file
+    monkeypatch.setattr(support, "look", lambda: support.Support(0, False, "this is Darwin"))
+    for mode, line in (("auto", "none: this is Darwin"), ("off", "off (client.yaml)"), ("required", "none: this is")):
+        write_atomic(config, re.sub("(?m)^sandbox: .*", f"sandbox: {mode}", config.read_text()))
+        assert run(monkeypatch, "client", "status", "--home", home) == 0
+        assert f"sandbox  {line}" in capsys.readouterr().out
+    assert run(monkeypatch, "client", "start", "--home", home) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("emgup: client.yaml requires a sandbox")
+    assert error.count("\n") == 1
+    assert not ClientHome(home).state.exists()
 
 
 @pytest.mark.parametrize(

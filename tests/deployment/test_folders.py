@@ -40,7 +40,12 @@ def modes(folder: Path) -> dict[str, int]:
 
 def test_the_servers_folder_is_private_but_for_what_clients_get(server: ServerFolder) -> None:
     found = modes(server.path)
-    public = {"for_clients/root_certificates.pem", "for_clients/trusted_release_keys.txt", "tls/server.pem"}
+    public = {
+        "for_clients",
+        "for_clients/root_certificates.pem",
+        "for_clients/trusted_release_keys.txt",
+        "tls/server.pem",
+    }
     assert {name for name, mode in found.items() if mode & 0o077} == public
     assert server.config() == ServerConfig()
     assert read_trusted(server.trusted) == (public_key(read_signing_key(server.signing_key)),)
@@ -108,6 +113,7 @@ def test_a_release_is_signed_after_it_was_verified(server: ServerFolder, tmp_pat
     write_trusted(tmp_path / "run" / "client" / "trusted_release_keys.txt", [public_key(maker)])
     out = sign(server, source, None)
     assert load_release(out, read_trusted(server.trusted)).id == out.name
+    assert stat.S_IMODE(server.releases.stat().st_mode) == 0o700
 
 
 def client_of(server: ServerFolder, tmp_path: Path, **changes: object) -> ClientHome:

@@ -13,7 +13,8 @@ from emgup_model.data.store import Store
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.errors import ConfigError
 from emgup_model.methods.base import copy_model
-from emgup_model.pretrain import PretrainConfig, Trained, accumulate_gradient, load_labelled, train_source
+from emgup_model.pretrain import PretrainConfig, Trained, accumulate_gradient, train_source
+from emgup_model.source_users import load_labelled
 from tests.model.backbones.nets import SMALL, small_cnn, small_neuropose, small_vemg2pose
 
 

@@ -14,18 +14,9 @@ from emgup_model.config import parse
 from emgup_model.data.store import Store, write_user
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.errors import ConfigError, DataError
-from emgup_model.pretrain import (
-    Epoch,
-    LabelledUser,
-    PretrainConfig,
-    Trained,
-    WindowSampler,
-    amplitude_constant,
-    load_labelled,
-    train_source,
-    validation_accuracy,
-)
+from emgup_model.pretrain import Epoch, PretrainConfig, Trained, train_source, validation_accuracy
 from emgup_model.release import state_tensors
+from emgup_model.source_users import LabelledUser, WindowSampler, amplitude_constant, load_labelled
 from tests.toy import GESTURES, toy_info, toy_recordings
 
 GRID = WindowConfig(length=20, hop=10, sequence_length=8)

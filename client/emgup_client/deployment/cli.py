@@ -47,12 +47,14 @@ def status(home: Home = DEFAULT_HOME) -> None:
     """Say whether the client runs, and what it has made."""
     from emgup_client.deployment.config import ClientHome, choose_device
     from emgup_client.deployment.status import status as look
+    from emgup_client.sandbox.support import in_words
 
     files = ClientHome(home.expanduser().resolve())
     found = look(files)
     _print("running  " + (f"for {found.running_s:.0f} s" if found.running_s is not None else "no"))
     _print(f"server   {found.config.superlink}")
     _print(f"device   {choose_device(found.config.device)} (asked for: {found.config.device})")
+    _print(f"sandbox  {in_words(found.config.sandbox)}")
     fits = "of this version" if found.bundle_fits else "not of this version, whose runs are refused"
     _print(f"bundle   {found.config.bundle_sha256[:12]}, {fits}")
     _print(f"cached   {found.releases} releases")

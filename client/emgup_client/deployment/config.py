@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from emgup_model.config import DEVICE, Frozen, load_yaml, parse
 from emgup_model.errors import ConfigError
@@ -26,6 +26,8 @@ class ClientConfig(Frozen):
         precision: of the backbone's arithmetic; bf16 is faster on most GPUs.
         threads: CPU threads torch may use; null leaves torch's own choice. More than one is faster on an idle machine
             and many times slower where other work keeps a core busy.
+        sandbox: confines each process to the files and connections that it needs (docs/deploy.md). ``auto`` does what
+            this machine's kernel offers, ``required`` refuses to start where that is not all of it.
     """
 
     user: SafeName = "me"
@@ -36,6 +38,12 @@ class ClientConfig(Frozen):
     device: str = Field("auto", pattern=DEVICE)
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int | None = Field(1, ge=1, le=1024)
+    sandbox: Literal["required", "auto", "off"] = "auto"
+
+    @field_validator("sandbox", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return "off" if value is False else value  # that is how YAML reads an `off` without quotes
 
 
 @dataclass(frozen=True)

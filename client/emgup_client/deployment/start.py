@@ -12,6 +12,9 @@ from collections.abc import Callable
 import httpx
 
 from emgup_client.deployment.config import ClientConfig, ClientHome
+from emgup_client.sandbox import roles
+from emgup_client.sandbox.rules import Rules
+from emgup_client.sandbox.support import in_words, sandbox_of
 from emgup_client.vault import write_private
 from emgup_model.errors import RunError
 from emgup_model.lock import exclusive
@@ -22,27 +25,38 @@ def start(home: ClientHome, tell: Tell, up: Callable[[], None]) -> None:
     """Run until Ctrl-C or SIGTERM.
 
     Raises:
-        ConfigError: the client's settings are wrong.
+        ConfigError: the client's settings are wrong, or ask for a sandbox that this machine does not have.
         RunError: another client runs with the same folder, or a program does not start.
     """
     config = home.config()
+    confined = sandbox_of(config.sandbox) is not None
     with exclusive(home.lock, RunError(f"a client with the folder {home.path} is running already")):
-        _keep_up(home, config, tell, up)
+        if confined:
+            roles.try_out(home)
+        tell(f"sandbox: {in_words(config.sandbox)}")
+        _keep_up(home, config, confined, tell, up)
 
 
-def _keep_up(home: ClientHome, config: ClientConfig, tell: Tell, up: Callable[[], None]) -> None:
-    runtime, gate = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    environment = flower_environment(home.flower_home)
+def _keep_up(home: ClientHome, config: ClientConfig, confined: bool, tell: Tell, up: Callable[[], None]) -> None:
+    gate_port, port = free_port(), free_port()
+    runtime, gate = f"127.0.0.1:{port}", f"127.0.0.1:{gate_port}"
+
+    def program(name: str, rules: Rules, command: list[str], ready: Callable[[], bool], hint: str = "") -> Program:
+        environment = flower_environment(home.flower_home)
+        if confined:
+            command, environment = roles.confined(rules, command), environment | roles.environment(home, name)
+        return Program(name, command, environment, ready, hint=hint)
+
     programs = [
-        Program("gate", _gate(home, config, gate), environment, lambda: _listening(gate)),
-        Program(
+        program("gate", roles.gate(home, config, gate_port), _gate(home, config, gate), lambda: _listening(gate)),
+        program(
             "supernode",
+            roles.supernode(home, gate_port, port),
             _supernode(home, gate, runtime),
-            environment,
             lambda: _healthy(runtime),
             hint="is the server up, and has it registered this client?",
         ),
-        Program("superexec", _module("superexec", home, runtime), environment),
+        program("superexec", roles.superexec(home, config, port), _module("superexec", home, runtime), lambda: True),
     ]
 
     def note() -> None:

@@ -28,6 +28,7 @@ def init_server(folder: ServerFolder, config: ServerConfig) -> None:
     for path in (folder.path, folder.ca_key.parent, folder.for_clients, folder.flower_home, folder.logs, folder.runs):
         path.mkdir(exist_ok=True)
         path.chmod(0o700)
+    folder.for_clients.chmod(0o755)  # copied as it is to where another account reads it
     for file, data in ((folder.ca_key, ca_key), (folder.key, key)):
         write_atomic(file, data, mode=0o600)
     write_atomic(folder.ca, ca)
@@ -59,6 +60,8 @@ def sign(folder: ServerFolder, source: Path, trusted: Path | None) -> Path:
     key = read_signing_key(folder.signing_key)
     signed = ReleaseFiles(files.manifest, key.sign(files.manifest), files.weights)
     open_release(signed, [public_key(key)])
+    folder.releases.mkdir(exist_ok=True)
+    folder.releases.chmod(0o700)
     out = folder.releases / files.id
     signed.write(out)
     return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def arguments(folder: ServerFolder) -> list[str]:
 
 def main() -> None:
     """Serve until SIGTERM."""
+    os.umask(0o077)  # Flower's database holds what clients answered
     folder = ServerFolder(Path(sys.argv[1]))
     secret = folder.operator_secret.read_text().strip()
 

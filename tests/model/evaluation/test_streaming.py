@@ -6,14 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 from torch import nn
 
 from emgup_model.backbones import Backbone
 from emgup_model.config import parse
 from emgup_model.data.windows import WindowedUser
 from emgup_model.errors import ConfigError
-from emgup_model.evaluation.streaming import StreamingConfig, excerpt, stream
-from emgup_model.methods import Target
+from emgup_model.evaluation.streaming import Progress, StreamingConfig, excerpt, stream
+from emgup_model.methods import Target, adapt, load_method
+from emgup_model.methods.checkpoints import Checkpoints
+from tests.model.methods.toys import differing, toy_target, train_toy_model, weights
 
 LENGTH, HOP, HOP_S, L = 5, 2, 0.1, 4
 
@@ -123,6 +126,87 @@ def test_a_memory_shorter_than_a_sequence_never_adapts() -> None:
     predicted, buffers = run(user([20]), StreamingConfig(block_s=0.2, memory_s=0.2))
     assert buffers == []
     assert all(known == [] for known, _ in predicted)
+
+
+class StopError(Exception):
+    """The process is gone."""
+
+
+class Memory:
+    """Checkpoints in memory; the ``stop``-th save is the last thing that happens."""
+
+    def __init__(self, stop: int) -> None:
+        self.kept: bytes | None = None
+        self.left = stop
+
+    def load(self, stage: str) -> bytes | None:
+        assert stage == "stream"
+        return self.kept
+
+    def save(self, stage: str, data: bytes) -> None:
+        self.kept = data
+        self.left -= 1
+        if not self.left:
+            raise StopError
+
+
+def kept_stream(memory: Memory, key: str = "k") -> tuple[torch.Tensor, Backbone, dict[str, int], list[int]]:
+    """Predictions, the last model, the caller's log, and how many windows each buffer of this attempt held."""
+    source, log, buffers = train_toy_model(), {"blocks": 0}, []
+
+    def adapt_on(target: Target) -> Backbone:
+        log["blocks"] += 1
+        buffers.append(len(target.windows))
+        return adapt(source, target, load_method("adabn"), 0).model
+
+    sizes, progress = StreamingConfig(block_s=3, memory_s=9), Progress(Checkpoints(memory, key, 0.0), log)
+    predictions, last = stream(source, toy_target().windows, 8, 0.1, sizes, adapt_on, progress=progress)
+    return predictions, last, log, buffers
+
+
+def test_stopped_after_any_block_it_ends_as_if_undisturbed() -> None:
+    predictions, last, log, buffers = kept_stream(Memory(0))
+    assert log["blocks"] == len(buffers) == 6
+    for stop in range(1, 7):
+        memory = Memory(stop)
+        with pytest.raises(StopError):
+            kept_stream(memory)
+        again = kept_stream(memory)
+        assert torch.equal(again[0], predictions)
+        assert not differing(weights(again[1]), weights(last))
+        assert again[2] == log
+        assert again[3] == buffers[stop:]  # no block was done twice
+
+
+def damage(memory: Memory, how: str) -> None:
+    assert memory.kept is not None
+    if how == "torn":
+        memory.kept = memory.kept[:-1]
+        return
+    tensors = load(memory.kept)
+    if how == "another length":
+        tensors["predictions"] = tensors["predictions"][:-1]
+    elif how == "no predictions":
+        del tensors["predictions"]
+    elif how == "another network":
+        tensors["head.weight"] = torch.zeros(9, 9)
+    else:
+        tensors["head.weight"][0] = float("nan")
+    memory.kept = save(tensors)
+
+
+@pytest.mark.parametrize("how", ["torn", "another length", "no predictions", "another network", "nan", "another key"])
+def test_a_checkpoint_that_does_not_fit_costs_time_only(how: str) -> None:
+    predictions, last, log, buffers = kept_stream(Memory(0))
+    memory = Memory(3)
+    with pytest.raises(StopError):
+        kept_stream(memory)
+    if how != "another key":
+        damage(memory, how)
+    again = kept_stream(memory, "other" if how == "another key" else "k")
+    assert torch.equal(again[0], predictions)
+    assert not differing(weights(again[1]), weights(last))
+    assert again[2:] == (log, buffers)
 
 
 def test_an_excerpt_has_its_own_signal() -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from emgup_model.backbones import Backbone
-from emgup_model.methods import Adapted, EmgupConfig, adapt
+from emgup_model.methods import Adapted, EmgupConfig, MethodConfig, NrcConfig, ShotConfig, TentConfig, adapt
 from emgup_model.methods.base import Target
 from emgup_model.methods.checkpoints import Checkpoints
 from emgup_model.methods.ssa import SsaConfig
@@ -50,9 +50,18 @@ def model() -> Backbone:
     return train_toy_model()
 
 
-def config(name: str) -> EmgupConfig:
+OTHERS: dict[str, MethodConfig] = {
+    "shot": ShotConfig(epochs=4, target_share=0.5, batch_norm="batch"),
+    "nrc": NrcConfig(epochs=4),
+    "tent": TentConfig(epochs=4, batch_windows=32, diversity=True),
+}
+
+
+def config(name: str) -> MethodConfig:
     if name == "paper":
         return PAPER
+    if name in OTHERS:
+        return OTHERS[name]
     ssa = short_emgup().ssa.model_copy(update={"dropout": 0.1})  # so that the global generator matters
     return short_emgup(ssa=ssa)
 
@@ -68,12 +77,11 @@ def same(a: Adapted, b: Adapted) -> bool:
     return not differing(weights(a.model), weights(b.model)) and a.log == b.log
 
 
-@pytest.mark.parametrize("name", ["paper", "full"])
+@pytest.mark.parametrize("name", ["paper", "full", *OTHERS])
 def test_stopped_after_any_epoch_it_ends_as_if_undisturbed(model: Backbone, name: str) -> None:
     undisturbed, watched = run(model, name, None), Memory()
     assert same(run(model, name, watched), undisturbed)
-    stages = 2 if name == "paper" else 3
-    assert watched.saves == 2 * stages
+    assert watched.saves == {"full": 6}.get(name, 4)
     for stop in range(1, watched.saves + 1):
         memory = Memory(stop)
         with pytest.raises(StopError):
@@ -90,6 +98,29 @@ def test_stopped_again_and_again(model: Backbone) -> None:
         with pytest.raises(StopError):
             run(model, "full", memory)
     assert same(run(model, "full", memory), undisturbed)
+
+
+@pytest.mark.parametrize("name", ["full", *OTHERS])
+def test_the_callers_random_numbers_are_as_they_were(model: Backbone, name: str) -> None:
+    memory = Memory(1)
+    with pytest.raises(StopError):
+        run(model, name, memory)
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    run(model, name, memory)
+    assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize("bank", ["features", "probabilities"])
+def test_a_bank_of_another_shape_costs_time_only(model: Backbone, bank: str) -> None:
+    undisturbed, memory = run(model, "nrc", None), Memory(2)
+    with pytest.raises(StopError):
+        run(model, "nrc", memory)
+    tensors = load(memory.kept["nrc"])
+    memory.kept["nrc"] = save(tensors | {f"bank.{bank}": torch.zeros(2, 2)})
+    assert same(run(model, "nrc", memory), undisturbed)
+    assert memory.saves == 2 + 4
 
 
 @pytest.mark.parametrize("lost", ["ssa", "replay"])
