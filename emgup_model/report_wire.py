@@ -69,7 +69,7 @@ def fraction_of(name: str, value: float) -> float:
     return min(1.0, max(0.0, fraction))
 
 
-def value_of(name: str, level: int) -> float:
-    """The value that a level stands for."""
+def value_of(name: str, level: float) -> float:
+    """The value that a level, or a mean of levels, stands for."""
     scalar = CATALOGUE[name]
     return scalar.lower + (scalar.upper - scalar.lower) * level / TOP

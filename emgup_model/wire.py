@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,6 +53,7 @@ class Status(IntEnum):
     STORAGE_ERROR = 10
     INTERNAL = 11
     REPORTED = 12
+    HELD = 13
 
 
 class _Strict(BaseModel):
@@ -150,6 +151,9 @@ class Personalize(_Strict):
     seed: int = Field(ge=0, lt=1 << 63)
     streaming: str | None = Field(None, max_length=1 << 10, description="block and memory of protocol streaming, JSON")
     cell: Digest = Field(description="key of the result: the same key never means two results")
+    for_sum: Literal[True] | None = Field(
+        None, description="the report may leave in a secure sum only: keep it, and answer that it is held"
+    )
     user: SafeName | None = Field(
         None, description="simulation only, where one client plays many users; a deployed client knows its user"
     )

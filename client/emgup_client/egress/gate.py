@@ -34,6 +34,7 @@ from emgup_client.egress.outbox import Outbox, Wire
 from emgup_client.egress.policy import FILE as POLICY
 from emgup_client.egress.policy import read_policy
 from emgup_client.egress.ruling import REPORT, Ruling
+from emgup_client.egress.sums import Sums
 from emgup_client.egress.upstream import SuperLink, tls_context
 from emgup_client.egress.use_ledger import UseLedger
 from emgup_client.vault import private_dir
@@ -87,7 +88,8 @@ def serve(options: GateOptions) -> None:
     wire = Wire(SuperLink(options.superlink, context, key).post, audit)
     outbox = Outbox(wire, policy.limits.pad_s)
     public = key.public_key()
-    fleet = Fleet(wire, outbox, Ruling(policy, ledger, audit), audit, public_key_to_bytes(public), options.bundle)
+    ruling, sums = Ruling(policy, ledger, audit), Sums(policy, ledger)
+    fleet = Fleet(wire, outbox, ruling, sums, audit, public_key_to_bytes(public), options.bundle)
     certificate, private = loopback_certificate(home)
     config = uvicorn.Config(
         make_app(fleet, public),
@@ -107,6 +109,7 @@ def serve(options: GateOptions) -> None:
     except OSError as e:
         raise ConfigError(f"cannot listen on port {options.listen}: {e.strerror}") from None
     finally:
+        fleet.close()
         outbox.close()
         wire.close()
         audit.close()

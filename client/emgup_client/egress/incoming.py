@@ -13,9 +13,10 @@ from flwr.proto.message_pb2 import ObjectTree
 
 from emgup_client.egress.record import EgressError
 from emgup_client.egress.replies import Request
+from emgup_model.secure_sum_wire import ROUNDS
 from emgup_model.wire import DELIVER, OFFER
 
-KINDS = {"train", f"query.{OFFER}", f"query.{DELIVER}"}
+KINDS = {"train", f"query.{OFFER}", f"query.{DELIVER}", *ROUNDS}
 MAX_OBJECTS = 8
 MAX_GROUP = 64
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")

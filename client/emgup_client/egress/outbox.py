@@ -19,6 +19,7 @@ from emgup_client.egress.policy import MAX_PADDINGS
 from emgup_client.egress.replies import Outgoing, Request, answer
 from emgup_client.egress.upstream import Answer
 from emgup_model.report_wire import TOP
+from emgup_model.secure_sum_wire import ROUNDS, Advertise, FromClient, Masked, Shares
 from emgup_model.wire import Reply
 
 log = logging.getLogger(__name__)
@@ -26,15 +27,31 @@ log = logging.getLogger(__name__)
 MAX_SESSION = 128
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _UNREACHABLE = (502, 503, 504)
+_PADDED = {"train", *ROUNDS}
+
+Content = Reply | FromClient | None
+"""What may be sent: a reply, a client's part of a round of a secure sum, or the fixed error."""
 
 
-def in_words(reply: Reply | None) -> str:
+def in_words(reply: Content) -> str:
     """What a reply says."""
     if reply is None:
         return "the fixed error, which says nothing"
+    if not isinstance(reply, Reply):
+        return f"secure sum: {_part_in_words(reply)}"
     if reply.report is None:
         return f"status {reply.status.name.lower()}"
     return "report: " + ", ".join(f"{name} {level}/{TOP}" for name, level in reply.report.items())
+
+
+def _part_in_words(part: FromClient) -> str:
+    if isinstance(part, Advertise):
+        return f"two fresh public keys, to sum {', '.join(part.scalars)}"
+    if isinstance(part, Shares):
+        return f"shares of two fresh secrets, sealed for {len(part.members)} others"
+    if isinstance(part, Masked):
+        return f"the report under masks, {len(part.values)} numbers that say nothing alone"
+    return f"shares of the secrets of {len(part.own_of) + len(part.keys_of)} members, which open the sum only"
 
 
 class Wire:
@@ -86,20 +103,20 @@ class Wire:
 class Outbox:
     """Sends replies from a thread of its own, each at its moment.
 
-    An answer to a request to personalize leaves ``pad_s``, twice, four times … that after the request came in: the run
-    time of the app tells a few bits, not milliseconds.
+    An answer to a request to personalize, or to a round of a secure sum, leaves ``pad_s``, twice, four times … that
+    after the request came in: the run time of the app tells a few bits, not milliseconds.
     """
 
     def __init__(self, wire: Wire, pad_s: float) -> None:
         self._wire, self._pad = wire, pad_s
-        self._queue: list[tuple[float, int, Request, Reply | None, int]] = []
+        self._queue: list[tuple[float, int, Request, Content, int]] = []
         self._number = itertools.count()
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
         self._thread.start()
 
-    def put(self, request: Request, reply: Reply | None, node_id: int) -> None:
+    def put(self, request: Request, reply: Content, node_id: int) -> None:
         """Have a reply sent, or with None the fixed error."""
         due = self._due(request)
         if due is None:
@@ -118,7 +135,7 @@ class Outbox:
 
     def _due(self, request: Request) -> float | None:
         now = time.monotonic()
-        if self._pad == 0 or request.metadata.message_type != "train":
+        if self._pad == 0 or request.metadata.message_type not in _PADDED:
             return now
         moments = (request.arrived + self._pad * 2**k for k in range(MAX_PADDINGS))
         return next((m for m in moments if m >= now), None)

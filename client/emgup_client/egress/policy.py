@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from emgup_model.config import Frozen, load_yaml, parse
 from emgup_model.report_wire import CATALOGUE, MAX_SCALARS, TOP
+from emgup_model.secure_sum_wire import MAX_COHORT, MIN_COHORT, ROUNDS
 from emgup_model.wire import Status
 
 FILE = "policy.yaml"
@@ -92,6 +93,21 @@ class LimitsConfig(Frozen):
         return pad_s
 
 
+class SumPolicy(Frozen):
+    """Secure sums, of which the server learns the sum only. The report in one costs what a report alone costs.
+
+    Attributes:
+        only: a report leaves in a sum, or not at all.
+        floor: the least number of people in a sum.
+        per_day, for_life: sums that are taken part in, whether or not they come about.
+    """
+
+    only: bool = False
+    floor: int = Field(ge=MIN_COHORT, le=MAX_COHORT)
+    per_day: int = Field(ge=0, le=1000)
+    for_life: int = Field(ge=0, le=100_000)
+
+
 class EgressPolicy(Frozen):
     """What may leave a user's machine.
 
@@ -100,12 +116,14 @@ class EgressPolicy(Frozen):
         allow_labels: opt-in to scalars that need labels: they also tell that the user takes part in a labelled study.
         noise: of one report.
         limits: how often.
+        sum: of secure sums; None takes part in none.
     """
 
     scalars: dict[str, ScalarPolicy] = Field(min_length=1, max_length=MAX_SCALARS)
     allow_labels: bool = False
     noise: Noise
     limits: LimitsConfig
+    sum: SumPolicy | None = None
 
     @field_validator("scalars")
     @classmethod
@@ -140,10 +158,15 @@ class EgressPolicy(Frozen):
 
     @property
     def bits_for_life(self) -> int:
-        """Bound on everything that replies can ever carry: values, status codes, and (if padded) the moment."""
+        """Bound on everything that replies can ever carry: values, status codes, and (if padded) the moment.
+
+        Of a sum only its moments count: the gate makes the keys and shares, and the vector is a report counted already.
+        """
         moment = math.ceil(math.log2(MAX_PADDINGS)) if self.limits.pad_s else 0
+        rounds = len(ROUNDS) * self.sum.for_life if self.sum else 0
         return self.reports * (self.report_bits + STATUS_BITS) + (
-            self.limits.statuses_for_life * STATUS_BITS + (self.reports + self.limits.statuses_for_life) * moment
+            self.limits.statuses_for_life * STATUS_BITS
+            + (self.reports + self.limits.statuses_for_life + rounds) * moment
         )
 
     def explain(self) -> str:
@@ -158,10 +181,21 @@ class EgressPolicy(Frozen):
         limits = self.limits
         lines.append(f"Reports: at most {limits.reports_per_day} a day and {self.reports} ever.")
         lines.append(f"Other replies: {limits.statuses_per_day} a day, {limits.statuses_for_life} ever.")
+        lines += self._explain_sum()
         lines.append(f"All replies together can never carry more than {self.bits_for_life} bits.")
         if not limits.pad_s:
             lines.append("Answers are not padded: beside these bits, the server sees how long the app took.")
         return "\n".join(lines)
+
+    def _explain_sum(self) -> list[str]:
+        if self.sum is None:
+            return ["Secure sums: none."]
+        alone = "never alone" if self.sum.only else "or alone"
+        return [
+            f"Secure sums: a report may leave in the sum of at least {self.sum.floor} people, {alone}. The server then",
+            "  learns the sum only, if those people are real. A report costs the same either way.",
+            f"  At most {self.sum.per_day} sums a day, {self.sum.for_life} ever.",
+        ]
 
 
 def read_policy(path: Path) -> EgressPolicy:

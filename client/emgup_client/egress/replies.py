@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr.app import Error, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, MetricRecord, RecordDict
 from flwr.app.message.message import Message, make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import ErrorCode
@@ -22,6 +22,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_body, get_object_tree
 
 from emgup_client.egress.record import EgressError
+from emgup_model.secure_sum_wire import FromClient
 from emgup_model.wire import REPLY, Reply, WireError
 
 
@@ -79,8 +80,8 @@ def understand(objects: Mapping[str, bytes], tree: ObjectTree, request: Request)
     return reply
 
 
-def answer(request: Request, reply: Reply | None, node_id: int, now: float | None = None) -> Outgoing:
-    """The message that goes up: a reply, or with None the one fixed error that says nothing.
+def answer(request: Request, reply: Reply | FromClient | None, node_id: int, now: float | None = None) -> Outgoing:
+    """The message that goes up: a reply, the gate's part of a secure sum, or with None the one fixed error.
 
     Times are whole seconds of the gate's own clock; the run time of the app is always reported as 0.
     """
@@ -89,8 +90,10 @@ def answer(request: Request, reply: Reply | None, node_id: int, now: float | Non
     metadata = _reply_metadata(asked, created, asked.created_at + asked.ttl - created)
     if reply is None:
         message = make_message(metadata, error=Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ""))
-    else:
+    elif isinstance(reply, Reply):
         message = make_message(metadata, content=RecordDict({REPLY: MetricRecord(dict(reply.encode()))}))
+    else:
+        message = make_message(metadata, content=RecordDict({REPLY: ConfigRecord(reply.model_dump())}))
     tree = get_object_tree(message)
     metadata.__dict__["_message_id"] = tree.object_id
     push = PushMessagesRequest(

@@ -55,8 +55,16 @@ class Ruling:
             return reply
         if request is None:
             raise EgressError("a report on a request that is not valid")
+        if request.for_sum and self._policy.sum is None:
+            raise EgressError("the policy allows no secure sum")
+        if not request.for_sum and self._policy.sum is not None and self._policy.sum.only:
+            raise EgressError("the policy lets a report leave in a secure sum only")
         levels = policy_levels(self._policy, reply.report)
         sent, fresh = self._ledger.report(request.release_id, request.cell, levels)
         if fresh:
             self._audit.note(REPORT, True, f"report {self._ledger.reports} of {self._policy.reports} was debited")
-        return Reply(status=Status.REPORTED, report=sent)
+        if not request.for_sum:
+            return Reply(status=Status.REPORTED, report=sent)
+        if fresh:  # else it was debited as a status already
+            self._ledger.status()
+        return Reply(status=Status.HELD)

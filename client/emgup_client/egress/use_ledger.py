@@ -30,7 +30,7 @@ _DAY = 86_400
 
 class _Use(Frozen):
     time: float = Field(ge=0)
-    kind: str = Field(pattern="^(report|status)$")
+    kind: str = Field(pattern="^(report|status|sum)$")
     release: str = ""
     cell: str = ""
     epsilon: float | None = None
@@ -77,10 +77,9 @@ class UseLedger:
         """
         with self._lock:
             limits, now = self._policy.limits, self._now()
-            for use in self._uses:
-                if use.kind == "report" and (use.release, use.cell) == (release, cell) and use.levels:
-                    self._debit_status(now)
-                    return check_levels(use.levels), False
+            if (known := self.known(release, cell)) is not None:
+                self._debit_status(now)
+                return known, False
             if self.reports >= limits.reports_for_life:
                 raise EgressError("the policy's number of reports for life is used up")
             if self._today("report", now) >= limits.reports_per_day:
@@ -92,6 +91,25 @@ class UseLedger:
             spent = None if math.isinf(epsilon) else epsilon
             self._add({"kind": "report", "release": release, "cell": cell, "epsilon": spent, "levels": wire}, now)
             return wire, True
+
+    def known(self, release: str, cell: str) -> dict[str, int] | None:
+        """The wire levels that were debited for a release and cell; None where there are none."""
+        for use in self._uses:
+            if use.kind == "report" and (use.release, use.cell) == (release, cell) and use.levels:
+                return check_levels(use.levels)
+        return None
+
+    def join_sum(self) -> None:
+        """Debit one secure sum, whose report was debited before. Raises EgressError and OSError like :meth:`report`."""
+        with self._lock:
+            rules, now = self._policy.sum, self._now()
+            if rules is None:
+                raise EgressError("the policy allows no secure sum")
+            if sum(u.kind == "sum" for u in self._uses) >= rules.for_life:
+                raise EgressError("the policy's number of secure sums for life is used up")
+            if self._today("sum", now) >= rules.per_day:
+                raise EgressError("the policy's number of secure sums for a day is used up")
+            self._add({"kind": "sum"}, now)
 
     def status(self) -> None:
         """Debit one reply without a report. Raises EgressError and OSError like :meth:`report`."""

@@ -10,7 +10,7 @@ from emgup_model.config import Frozen, canonical_json, digest
 from emgup_model.files import write_atomic
 from emgup_model.wire import Reply, Status
 
-COMPLETE = (Status.REPORTED, Status.NOT_APPLICABLE, Status.NOT_EVALUATED)
+COMPLETE = (Status.REPORTED, Status.HELD, Status.NOT_APPLICABLE, Status.NOT_EVALUATED)
 """Statuses that asking again would not change."""
 
 

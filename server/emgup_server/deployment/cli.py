@@ -117,6 +117,12 @@ def run(
     clients: Annotated[int, typer.Option(min=1, help="clients to wait for")] = 1,
     wait_s: Annotated[float, typer.Option(min=0, help="how long to wait for them, seconds")] = 60.0,
     timeout_s: Annotated[float, typer.Option(min=1, help="an answer is given up after this silence, seconds")] = 3600.0,
+    secure_sum: Annotated[
+        bool, typer.Option("--secure-sum", help="learn the sum over the cohort, and nobody's own levels")
+    ] = False,
+    round_s: Annotated[
+        float, typer.Option(min=1, help="how long each round of a secure sum waits, seconds; more than clients pad")
+    ] = 180.0,
 ) -> None:
     """Ask every client that is online; the same command again asks only for what is missing."""
     from emgup_server.deployment.control import control
@@ -125,9 +131,16 @@ def run(
     from emgup_server.deployment.tables import print_outcome
 
     files = ServerFolder(folder.expanduser().resolve())
-    patience = {"nodes": clients, "wait_s": wait_s, "reply_timeout_s": timeout_s}
+    patience = {"nodes": clients, "wait_s": wait_s, "reply_timeout_s": timeout_s, "round_s": round_s}
     folder_of_run, job = prepare(
-        files, name, release.expanduser(), method or ["emgup"], protocol=protocol, seed=seed, **patience
+        files,
+        name,
+        release.expanduser(),
+        method or ["emgup"],
+        protocol=protocol,
+        seed=seed,
+        secure_sum=secure_sum,
+        **patience,
     )
     console = Console(soft_wrap=True)
     try:
@@ -143,10 +156,12 @@ def run(
         raise typer.Exit(130) from None
     print_outcome(outcome, Console())
     if outcome.partial:
-        _print("partial: not every registered client gave every answer")
+        _print("partial: not every registered client gave every answer or is in every sum")
     if not outcome.flower.completed:
         _print(f"Flower: {outcome.flower.status} {outcome.flower.details}".strip())
     _print(f"answers  {folder_of_run.answers}")
+    if outcome.sums:
+        _print(f"sums     {folder_of_run.sums}")
     raise typer.Exit(0 if outcome.good else 1)
 
 

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from emgup_model.config import canonical_json
 from emgup_model.errors import RunError
 from emgup_model.evaluation.streaming import StreamingConfig
-from emgup_model.wire import Personalize, Reply
+from emgup_model.wire import Personalize, Reply, Status
 from emgup_server.deployment.answers import Answers
 from emgup_server.deployment.job import Job
 from emgup_server.dispatch import refusal_text, supply
@@ -51,7 +51,7 @@ def collect(grid: Grid, job: Job, answers: Answers, labels: Mapping[int, str], l
     try:
         for question, outcome, prefix in _outcomes(grid, job, questions, limits):
             silent.discard(question)
-            _keep(answers, question, labels, outcome, prefix)
+            _keep(answers, question, labels, _as_asked(outcome, job.secure_sum), prefix)
     except WorkersLostError as e:
         log.warning("%s", e)
     for question in silent:
@@ -101,8 +101,18 @@ def _asks(job: Job, questions: Sequence[Question]) -> Iterator[Ask[Question]]:
             streaming=canonical_json(StreamingConfig()).decode() if job.protocol == "streaming" else None,
             seed=job.seed,
             cell=question.cell,
+            for_sum=True if job.secure_sum else None,
         )
         yield Ask(question.node, MessageType.TRAIN, request, question)
+
+
+def _as_asked(outcome: Reply | Failure, for_sum: bool) -> Reply | Failure:
+    """In a run with secure sums nobody's own levels are kept, and in another nobody holds them back."""
+    if isinstance(outcome, Reply) and outcome.report is not None and for_sum:
+        return Failure(Problem.REJECTED, "levels of its own, where a sum was asked for")
+    if isinstance(outcome, Reply) and outcome.status is Status.HELD and not for_sum:
+        return Failure(Problem.REJECTED, "levels held back, where no sum was asked for")
+    return outcome
 
 
 def _keep(

@@ -26,6 +26,8 @@ class Job(Frozen):
         protocol, seed: as in experiments.
         nodes: clients to wait for; after ``wait_s`` seconds the run goes on without the others and is called partial.
         reply_timeout_s: seconds without word from any client after which an answer is given up.
+        secure_sum: clients hold their reports, and the server learns the sum over the cohort only.
+        round_s: seconds that each of the four rounds of a secure sum waits for answers.
     """
 
     release: str
@@ -36,6 +38,8 @@ class Job(Frozen):
     nodes: int = Field(1, ge=1)
     wait_s: float = Field(60.0, ge=0)
     reply_timeout_s: float = Field(3600.0, gt=0)
+    secure_sum: bool = False
+    round_s: float = Field(180.0, gt=0)
 
     def cell(self, method: str) -> str:
         """Key of one method's result for any user: the client answers the same key from its vault."""
@@ -68,6 +72,11 @@ class RunFiles:
         return self.path / "answers"
 
     @property
+    def sums(self) -> Path:
+        """One file for each method of a run with secure sums."""
+        return self.path / "sums"
+
+    @property
     def transcript(self) -> Path:
         """What the server received, byte for byte."""
         return self.path / "transcript.jsonl"
@@ -81,8 +90,10 @@ class RunFiles:
         """Write the job; patience may change between calls, what is asked may not. Raises ConfigError."""
         if self.job.exists():
             known = read_job(self.job)
-            if any(known.cell(m) != job.cell(m) for m in known.methods if m in job.methods) or known.methods.keys() - (
-                job.methods.keys()
+            if (
+                known.secure_sum != job.secure_sum
+                or any(known.cell(m) != job.cell(m) for m in known.methods if m in job.methods)
+                or known.methods.keys() - (job.methods.keys())
             ):
                 raise ConfigError(f"{self.path} is a run that asked for something else; choose another --name")
         self.path.mkdir(parents=True, exist_ok=True)

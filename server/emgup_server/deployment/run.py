@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from emgup_model.errors import RunError
 from emgup_model.keys import public_key, read_signing_key
 from emgup_model.methods import load_method
 from emgup_model.release import load_release
+from emgup_model.wire import Status
 from emgup_server.deployment.answers import Answer, Answers
 from emgup_server.deployment.control import Control, Node, RunState, build_bundle
 from emgup_server.deployment.folder import ServerFolder
 from emgup_server.deployment.job import Job, RunFiles
+from emgup_server.deployment.sums import Sum, Sums
 
 POLL_S = 1.0
 PATIENCE_S = 60.0
@@ -23,16 +26,19 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: every registered client's answers, clients without one, and Flower's own word."""
+    """How a run ended: every registered client's answers, clients without one, sums, and Flower's own word."""
 
     answers: tuple[Answer, ...]
     absent: tuple[Node, ...]
     flower: RunState
+    sums: tuple[Sum, ...] = ()
 
     @property
     def partial(self) -> bool:
-        """Whether a client or an answer is missing."""
-        return bool(self.absent) or any(not a.complete for a in self.answers)
+        """Whether a client or an answer is missing, or a client in a sum."""
+        held = Counter(a.method for a in self.answers if a.status == Status.HELD.name.lower())
+        short = any(not s.complete or len(s.members) < held[s.method] for s in self.sums)
+        return bool(self.absent) or any(not a.complete for a in self.answers) or short
 
     @property
     def good(self) -> bool:
@@ -41,7 +47,7 @@ class Outcome:
 
 
 def prepare(
-    folder: ServerFolder, name: str | None, release: Path, methods: Sequence[str], **patience: object
+    folder: ServerFolder, name: str | None, release: Path, methods: Sequence[str], **options: object
 ) -> tuple[RunFiles, Job]:
     """Check what is asked and write it down.
 
@@ -55,10 +61,11 @@ def prepare(
             "release": str(release.resolve()),
             "release_id": opened.id,
             "methods": {m: load_method(m) for m in methods},
-            **patience,
+            **options,
         }
     )
-    run = RunFiles((folder.runs / (name or opened.id[:12])).resolve())
+    known_as = name or opened.id[:12] + ("-sum" if job.secure_sum else "")
+    run = RunFiles((folder.runs / known_as).resolve())
     run.save(job)
     return run, job
 
@@ -87,7 +94,15 @@ def submit_and_follow(
     wanted = {job.cell(m) for m in job.methods}
     mine = tuple(a for a in answers.all() if a.cell in wanted)
     heard = {a.node for a in mine}
-    return Outcome(mine, tuple(n for n in control.nodes() if n.id not in heard), state)
+    absent = tuple(n for n in control.nodes() if n.id not in heard)
+    return Outcome(mine, absent, state, _sums(run, job) if job.secure_sum else ())
+
+
+def _sums(run: RunFiles, job: Job) -> tuple[Sum, ...]:
+    """The sum of every method; one that the run did not get to is failed."""
+    known = Sums(run.sums)
+    cells = {m: job.cell(m) for m in job.methods}
+    return tuple(known.read(c) or Sum(cell=c, method=m, state="failed", why="not begun") for m, c in cells.items())
 
 
 def _follow(control: Control, run: int, tick: Callable[[], None]) -> RunState:

@@ -15,6 +15,7 @@ from emgup_model.lock import exclusive
 from emgup_server.deployment.answers import Answers
 from emgup_server.deployment.collect import collect
 from emgup_server.deployment.job import RunFiles, read_job
+from emgup_server.deployment.sums import Sums, sum_methods
 from emgup_server.exchange import Limits
 from emgup_server.transcript import TranscriptGrid
 
@@ -40,7 +41,10 @@ def main(grid: Grid, context: Context) -> None:
     )
     with exclusive(run.lock, RunError("another run is collecting the same answers; wait for it")):
         labels = {node.node_id: node.name for node in grid.get_nodes() if node.name}
-        complete = collect(TranscriptGrid(grid, run.transcript), job, Answers(run.answers), labels, limits)
+        noting, answers = TranscriptGrid(grid, run.transcript), Answers(run.answers)
+        complete = collect(noting, job, answers, labels, limits)
+        if job.secure_sum:
+            sum_methods(noting, job, answers, Sums(run.sums), labels, limits.poll_s)
     if not complete:
         raise RunError("no client gave an answer")
 

@@ -43,6 +43,7 @@ from emgup_client.egress.fleet import PREFIX, Fleet
 from emgup_client.egress.outbox import Outbox, Wire
 from emgup_client.egress.policy import EgressPolicy
 from emgup_client.egress.ruling import Ruling
+from emgup_client.egress.sums import Sums
 from emgup_client.egress.upstream import Answer
 from emgup_client.egress.use_ledger import UseLedger
 
@@ -174,11 +175,11 @@ class HandMadeNode:
         self.ledger = UseLedger(home, policy)
         self.wire = Wire(superlink.post, self.audit)
         self.outbox = Outbox(self.wire, policy.limits.pad_s)
-        self.fleet = Fleet(
-            self.wire, self.outbox, Ruling(policy, self.ledger, self.audit), self.audit, PUBLIC_KEY, PINNED
-        )
+        ruling, sums = Ruling(policy, self.ledger, self.audit), Sums(policy, self.ledger)
+        self.fleet = Fleet(self.wire, self.outbox, ruling, sums, self.audit, PUBLIC_KEY, PINNED)
 
     def close(self) -> None:
+        self.fleet.close()
         self.outbox.close()
         self.wire.close()
         self.audit.close()

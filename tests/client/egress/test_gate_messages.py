@@ -29,7 +29,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emgup_client.egress import fleet
+from emgup_client.egress import refusals
 from emgup_client.egress.audit import first_break, read_audit
 from emgup_client.egress.fleet import MAX_BODY_BYTES, PREFIX
 from emgup_client.egress.record import EgressError
@@ -348,7 +348,7 @@ def test_nothing_is_said_before_the_node_is_activated(tmp_path: Path) -> None:
 
 
 def test_a_flood_of_refusals_does_not_fill_the_disk(node: HandMadeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "MAX_NOTED", 5)
+    monkeypatch.setattr(refusals, "MAX_NOTED", 5)
     for _ in range(20):
         assert node.call("push-logs", PullMessagesRequest()).status == 400
     assert len(reasons(node)) == 5

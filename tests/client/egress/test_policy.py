@@ -53,6 +53,10 @@ def test_the_shipped_policy_is_small_noisy_and_label_free() -> None:
         ({"limits": {**POLICY["limits"], "per_week": 3}}, "unknown key"),
         ({"limits": {**POLICY["limits"], "pad_s": 0.5}}, "moments"),
         ({"surprise": 1}, "unknown key"),
+        ({"sum": {"floor": 2, "per_day": 1, "for_life": 1}}, "floor"),
+        ({"sum": {"floor": 101, "per_day": 1, "for_life": 1}}, "floor"),
+        ({"sum": {"per_day": 1, "for_life": 1}}, "floor"),
+        ({"sum": {"floor": 3, "per_day": 1, "for_life": 1, "noise": "none"}}, "unknown key"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[str, Any], complaint: str | None) -> None:
@@ -63,6 +67,18 @@ def test_a_policy_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[st
         return
     with pytest.raises(ConfigError, match=complaint):
         read_policy(path)
+
+
+@pytest.mark.parametrize(("only", "words"), [(False, "or alone"), (True, "never alone")])
+def test_the_policy_says_in_words_how_sums_are_made_and_counts_their_moments(only: bool, words: str) -> None:
+    rules = {"only": only, "floor": 7, "per_day": 2, "for_life": 20}
+    limits = {**POLICY["limits"], "pad_s": 30}
+    without = EgressPolicy.model_validate({**POLICY, "limits": limits})
+    policy = EgressPolicy.model_validate({**POLICY, "limits": limits, "sum": rules})
+    assert f"the sum of at least 7 people, {words}" in policy.explain()
+    assert "At most 2 sums a day, 20 ever" in policy.explain()
+    assert "Secure sums: none" in without.explain()
+    assert policy.bits_for_life - without.bits_for_life == 20 * 4 * 4
 
 
 @given(st.integers(1, 6), st.floats(0, 1), st.floats(0, 1))

@@ -271,7 +271,7 @@ def test_the_command_prints_everything_that_left(tmp_path: Path) -> None:
     assert "3 lines, the chain is intact" in done.output
     done = CliRunner().invoke(app, ["check-policy", str(configs_dir() / "privacy" / "default.yaml")])
     assert "3 scalars, 10 bits" in done.output
-    assert "can never carry more than 4072 bits" in done.output
+    assert "can never carry more than 4392 bits" in done.output
 
 
 def test_the_commands_know_the_home_from_the_environment_and_miss_one_that_is_not_there(tmp_path: Path) -> None:
