@@ -164,7 +164,7 @@ class Stage:
         )
         emgup("server", "register", self.server_folder, home / "keys" / "supernode.pub", "--label", name)
         user = User(name, home, path, relay)
-        user.configure(threads=1, methods=["emgup", "adabn", "source_only", "emgup_paper"])
+        user.configure(threads=1, methods=["emgup", "adabn", "source_only", "emgup_paper", "adabn_half", "tent"])
         self.users.append(user)
         return user
 

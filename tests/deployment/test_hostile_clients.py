@@ -37,8 +37,8 @@ def train(message, context):
     (marks / kind).touch()
     return Message(BAD_CONTENTS[kind], reply_to=message)
 """
-KINDS = ("nan", "text", "extra value", "long key")
-METHODS = ("source_only", "adabn", "emgup", "emgup_paper")
+KINDS = ("nan", "infinity", "text", "extra value", "long key", "list")
+METHODS = ("source_only", "adabn", "emgup", "emgup_paper", "adabn_half", "tent")
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_a_hostile_client_is_listed_and_the_honest_one_counts_alone(both: Stage)
         by.setdefault(answer.label, []).append(answer)
     assert {a.status for a in by["honest"]} == {"reported"}
     said = [a.status.split()[0] for a in by["hostile"]]
-    assert said.count("rejected") == 3
-    # the guard of the SuperLink takes no megabyte: that reply was announced and never came whole
+    assert said.count("rejected") == 4
+    # the guard of the SuperLink takes no 64 KB: such replies were announced and never came whole
     assert set(said) - {"rejected"} <= {"client_error", "timeout"}
     assert all(a.report is None for a in by["hostile"])
     assert all(len(values) == 1 for _, _, values in cohort(answers))
