@@ -158,10 +158,14 @@ def test_a_full_disk_keeps_the_old_files_and_the_next_run_has_the_new(two: Stage
         subprocess.run(["umount", vault], check=True)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "nan", "silent", "short"])
-def test_a_damaged_recording_is_a_coded_status_and_no_weight_changes(two: Stage, dina: User, damage: str) -> None:
-    """Every method, without a server: tests/client/test_hard_users.py."""
-    arguments = ("--method", "adabn", "--seed", 5, "--clients", 2, "--name", f"damaged-{damage}")
+@pytest.mark.parametrize(
+    ("damage", "seed"), [("truncated", 5), ("flipped", 10), ("nan", 11), ("silent", 12), ("short", 13)]
+)
+def test_a_damaged_recording_is_a_coded_status_and_no_weight_changes(
+    two: Stage, dina: User, damage: str, seed: int
+) -> None:
+    """Every method, without a server: tests/client/test_hard_users.py. Each seed is another cell to answer."""
+    arguments = ("--method", "adabn", "--seed", seed, "--clients", 2, "--name", f"damaged-{damage}")
     kept = dina.recordings.read_bytes()
     before = {p: p.read_bytes() for c in dina.cells for p in c.iterdir() if p.suffix}
     try:
