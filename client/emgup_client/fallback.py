@@ -19,8 +19,7 @@ T = TypeVar("T")
 def or_on_the_cpu(device: str, compute: Callable[[str], T]) -> T:
     """``compute(device)``; where the device fails, its memory is freed, a line printed, and the CPU computes the same.
 
-    Whatever else is raised is raised. Inside a ClientApp what is printed goes to the client's
-    own log.
+    Whatever else is raised is raised. Inside a ClientApp what is printed goes to the client's own log.
     """
     try:
         return compute(device)

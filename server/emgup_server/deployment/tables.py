@@ -29,7 +29,6 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
             table.add_row(method, scalar, str(len(values)), f"{fmean(values):.3f}", f"{median(values):.3f}")
         console.print()
         console.print(table)
-
     if outcome.sums:
         _print_sums(outcome.sums, console)
 

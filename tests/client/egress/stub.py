@@ -38,7 +38,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from emgup_client.egress.audit import AuditLog
+from emgup_client.egress.audit import AuditLog, read_audit
 from emgup_client.egress.fleet import PREFIX, Fleet
 from emgup_client.egress.outbox import Outbox, Wire
 from emgup_client.egress.policy import EgressPolicy
@@ -252,3 +252,8 @@ class HandMadeNode:
 
 def _ids(tree: Any) -> list[str]:
     return [i for child in tree.children for i in _ids(child)] + [tree.object_id]
+
+
+def reasons(node: HandMadeNode) -> list[str]:
+    """Why the gate refused what it refused, from its log."""
+    return [line["reason"] for line in read_audit(node.home) if not line["allowed"]]
