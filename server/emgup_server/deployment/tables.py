@@ -36,7 +36,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
 def _print_sums(sums: Iterable[Sum], console: Console) -> None:
     table = Table("method", "scalar", "clients", "floor", "sum of levels", "mean", box=None, pad_edge=False)
     for made in sums:
-        for name, total in made.levels.items():
+        for name in (scalar for scalar in CATALOGUE if scalar in made.levels):
+            total = made.levels[name]
             mean = value_of(name, total / len(made.members))
             table.add_row(made.method, name, str(len(made.members)), str(made.floor), str(total), f"{mean:.3f}")
     console.print()
