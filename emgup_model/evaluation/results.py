@@ -1,4 +1,4 @@
-"""The result table: one row per cell (user, method, protocol, scenario, seed), and results.csv."""
+"""The result table: one row per cell (user, method, protocol, scenario, source seed, seed), and results.csv."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class ResultRow(Frozen):
     scenario: Name = "balanced"
     fold: int = Field(ge=0)
     user: Name
-    seed: int = Field(ge=0)
+    source_seed: int = Field(0, ge=0, description="of the source training whose release was adapted")
+    seed: int = Field(ge=0, description="of the scenario's draw and the adaptation")
     accuracy: Score | None
     macro_f1: Score | None
     source_accuracy: Score | None
@@ -62,21 +63,26 @@ class ResultRow(Frozen):
         return self
 
     @property
+    def run(self) -> tuple[int, int]:
+        """(source seed, seed): a user's cells of one run are what two methods are compared on."""
+        return self.source_seed, self.seed
+
+    @property
     def ok(self) -> bool:
         """Whether the cell was adapted and scored."""
         return self.status == OK
 
 
 COLUMNS = tuple(ResultRow.model_fields)
-_KEY = ("dataset", "backbone", "method", "protocol", "scenario", "user", "seed")
-_ORDER = ("dataset", "backbone", "method", "protocol", "scenario", "fold", "user", "seed")
+_KEY = ("dataset", "backbone", "method", "protocol", "scenario", "user", "source_seed", "seed")
+_ORDER = ("dataset", "backbone", "method", "protocol", "scenario", "fold", "user", "source_seed", "seed")
 
 
 def sort_rows(rows: Iterable[ResultRow]) -> tuple[ResultRow, ...]:
-    """Rows in the order of results.csv: by dataset, backbone, method, protocol, scenario, fold, user, seed.
+    """Rows in the order of results.csv: by dataset, backbone, method, protocol, scenario, fold, user, source seed, seed.
 
     Raises:
-        RunError: two rows of one cell. A user is tested once per seed, so the fold is no part of a cell's identity.
+        RunError: two rows of one cell. A user is tested once per pair of seeds, so the fold is no part of a cell's identity.
     """
     ordered = sorted(rows, key=attrgetter(*_ORDER))
     seen: set[tuple[object, ...]] = set()

@@ -20,7 +20,7 @@ MISSING = "missing"
 """Status of the row of a cell that nobody has answered for."""
 COMPLETE = (Status.OK, Status.NOT_APPLICABLE, Status.NOT_EVALUATED)
 """Statuses that running again would not change."""
-_IDENTITY = ("dataset", "backbone", "method", "protocol", "scenario", "fold", "user", "seed")
+_IDENTITY = ("dataset", "backbone", "method", "protocol", "scenario", "fold", "user", "source_seed", "seed")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Cell:
     release_id: str
     key: str
     streaming: StreamingConfig | None = None
+    source_seed: int = 0
 
 
 class Entry(Frozen):

@@ -76,7 +76,7 @@ def test_columns_are_the_contract(tmp_path):
     write_results(tmp_path / "results.csv", [ResultRow(**ROW)])
     header, line = (tmp_path / "results.csv").read_text().splitlines()
     assert header == (
-        "dataset,backbone,method,protocol,scenario,fold,user,seed,accuracy,macro_f1,source_accuracy,source_macro_f1,"
+        "dataset,backbone,method,protocol,scenario,fold,user,source_seed,seed,accuracy,macro_f1,source_accuracy,source_macro_f1,"
         "n_windows,adapt_seconds,status"
     )
     assert line == "myo_armband,cnn,adabn,inductive,rest60,3,Female0,0,0.8,0.75,0.7,0.65,672,1.25,ok"
