@@ -12,13 +12,14 @@ from emgup_model import augmentation
 from emgup_model.augmentation import Augmentation
 from emgup_model.backbones import CnnConfig, build_backbone
 from emgup_model.config import parse
-from emgup_model.data.store import Store, write_user
+from emgup_model.data.store import Recording, Store, write_user
 from emgup_model.data.windows import UNLABELLED, PreprocessingConfig, WindowConfig, WindowedUser
 from emgup_model.errors import ConfigError, DataError
 from emgup_model.methods.base import predict_logits
 from emgup_model.pretrain import Epoch, PretrainConfig, Trained, train_source, validation_accuracy
 from emgup_model.release import state_tensors
-from emgup_model.source_users import LabelledUser, WindowSampler, amplitude_constant, load_labelled
+from emgup_model.signal_statistics import measure
+from emgup_model.source_users import LabelledUser, WindowSampler, amplitude_constant, load_labelled, rescale
 from tests.toy import GESTURES, toy_info, toy_recordings
 
 GRID = WindowConfig(length=20, hop=10, sequence_length=8)
@@ -212,3 +213,56 @@ def test_a_user_with_one_gesture_is_refused(tmp_path: Path) -> None:
     write_user(tmp_path / "u.h5", toy_info("u"), one)
     with pytest.raises(DataError, match="one gesture only"):
         load_labelled(Store(tmp_path), "u", GRID, FILTER)
+
+
+def test_the_returned_model_is_the_one_of_the_best_epoch_also_when_later_ones_are_worse(
+    users: list[LabelledUser], toy_store: Store
+) -> None:
+    misled = replace(users[2], labels=(users[2].labels + 1) % len(GESTURES))  # learning lowers this accuracy
+    seen: list[Epoch] = []
+    config = CONFIG.model_copy(update={"epochs": 6})
+    info = toy_store.infos["u0"]
+    trained = train_source(users[:2], [misled], info, BACKBONE, GRID, config, seed=1, on_epoch=seen.append)
+    accuracies = [e.validation_accuracy for e in seen]
+    assert max(accuracies) == accuracies[trained.best_epoch - 1] == trained.validation_accuracy > accuracies[-1]
+    assert validation_accuracy(trained.model, [rescale(misled, trained.scale)]) == trained.validation_accuracy
+
+
+def test_scale_and_statistics_of_a_release_are_those_of_the_training_users_alone(
+    users: list[LabelledUser], toy_store: Store
+) -> None:
+    config = CONFIG.model_copy(update={"epochs": 1})
+    info = toy_store.infos["u0"]
+    one, other = (
+        train_source(users[:2], validation, info, BACKBONE, GRID, config, seed=1)
+        for validation in (users[2:3], [rescale(users[3], 0.1)])
+    )
+    assert one.scale == other.scale == pytest.approx(amplitude_constant(users[:2]))
+    expected = measure([(rescale(u, one.scale).windows, u.labels) for u in users[:2]], len(GESTURES)).tensors()
+    for name, tensor in expected.items():
+        assert torch.allclose(one.statistics.tensors()[name], tensor, atol=1e-5), name
+        assert torch.equal(one.statistics.tensors()[name], other.statistics.tensors()[name]), name
+
+
+def test_a_validation_user_with_few_windows_counts_as_much_as_one_with_many(
+    users: list[LabelledUser], toy_store: Store
+) -> None:
+    model = train(users, toy_store).model
+    predicted = predict_logits(model, users[0].windows).argmax(1)
+    right = replace(users[0], labels=predicted.numpy())
+    few = torch.arange(len(predicted)) % 10 == 0
+    wrong = replace(right, windows=right.windows.subset(few), labels=(predicted[few].numpy() + 1) % len(GESTURES))
+    assert validation_accuracy(model, [right, wrong]) == 0.5
+
+
+def test_a_training_window_has_the_gesture_of_most_of_it_not_of_its_ends(tmp_path: Path) -> None:
+    """70 % of each window, its centre included, is one gesture; its first or its last sample is another."""
+    held = {"starts_otherwise": [2] * 6 + [1] * 14, "ends_otherwise": [0] * 14 + [1] * 6}
+    recordings = [
+        Recording(name, 0, 0, float(i), np.full((20, 4), i, np.float32), np.array(labels, np.int64))
+        for i, (name, labels) in enumerate(held.items())
+    ]
+    write_user(tmp_path / "u.h5", toy_info("u"), recordings)
+    user = load_labelled(Store(tmp_path), "u", GRID, FILTER)
+    ((x, y),) = WindowSampler([user], GRID.length, None).epoch(8, torch.Generator().manual_seed(0))
+    assert dict(zip(x[:, 0, 0].tolist(), y.tolist(), strict=True)) == {0.0: 1, 1.0: 0}

@@ -93,6 +93,11 @@ def test_the_high_pass_is_causal_and_removes_the_offset() -> None:
     assert np.array_equal(filter_recording(changed, 200.0, config)[:300], y[:300])
 
 
+def test_the_high_pass_starts_in_the_steady_state_of_the_first_sample() -> None:
+    level = np.tile([50.0, -3.0], (40, 1))
+    assert np.abs(filter_recording(level, 200.0, PreprocessingConfig(highpass_hz=10.0))).max() < 1e-4
+
+
 def test_a_cut_off_above_half_the_rate_is_refused() -> None:
     with pytest.raises(DataError, match="half the sampling rate"):
         filter_recording(np.zeros((10, 1)), 100.0, PreprocessingConfig(highpass_hz=50.0))

@@ -15,8 +15,11 @@ from emgup_model.backbones import Backbone
 from emgup_model.data.windows import WindowedUser
 from emgup_model.methods import refined
 from emgup_model.methods.base import Target, copy_model, predict_logits
+from emgup_model.methods.objective import ObjectiveConfig
 from emgup_model.methods.refined import RefinedSspConfig, _off_grid, run_refined_ssp
-from tests.model.methods.toys import L, differing, toy_user, weights
+from emgup_model.methods.refined_labels import RefinedLabels
+from emgup_model.methods.replay import Replay, ReplayConfig
+from tests.model.methods.toys import L, differing, toy_target, toy_user, weights
 
 HOP, W = 10, 20
 
@@ -235,3 +238,26 @@ def test_off_grid_windows_do_not_reach_into_a_gap_of_what_was_given() -> None:
     x = _off_grid(given, edge, 0.5, torch.Generator().manual_seed(0))
     allowed = user.view()[int(given.starts[1]) : int(given.starts[2]) + 1]
     assert all(bool((allowed == window).flatten(1).all(1).any()) for window in x)
+
+
+@pytest.mark.parametrize("rehearsing", [False, True])
+@pytest.mark.parametrize("prior", [(0.2, 0.3, 0.5), (1 / 3, 1 / 3, 1 / 3)])
+def test_predictions_are_pulled_to_the_prior_not_to_the_shares_of_the_labels(
+    trained: Backbone, monkeypatch: pytest.MonkeyPatch, prior: tuple[float, float, float], rehearsing: bool
+) -> None:
+    windows, _ = toy_user()
+    mass = torch.tensor([0.8, 0.1, 0.1])
+    labels = RefinedLabels(mass.expand(len(windows), 3), torch.tensor(prior), mass)
+    monkeypatch.setattr(refined, "refine", lambda *_: labels)
+    config = brief(
+        epochs=30,
+        learning_rate=3e-3,
+        objective=ObjectiveConfig(label_weight=0.0, entropy_weight=0.0, diversity_weight=1.0),
+        augmentation=Augmentation(),
+    )
+    model, generator = copy_model(trained), torch.Generator().manual_seed(0)
+    target = toy_target()
+    replay = Replay(ReplayConfig(weight=1e-6, batch_windows=8), target, 0, generator) if rehearsing else None
+    run_refined_ssp(model, target, config, frozen_bn=True, gradients=True, generator=generator, replay=replay)
+    mean = predict_logits(model, windows).softmax(1).mean(0)
+    assert torch.allclose(mean, torch.tensor(prior), atol=0.05)

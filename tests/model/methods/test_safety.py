@@ -11,7 +11,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.methods import safety
 from emgup_model.methods.alignment import RotationConfig, rotated
 from emgup_model.methods.base import Target, predict_logits
-from emgup_model.methods.safety import SafetyConfig, Start, begin, best_probabilities, recovered
+from emgup_model.methods.safety import SafetyConfig, Start, begin, best_probabilities, evenness, recovered
 from tests.model.methods.toys import CHANNELS, CLASSES, L, differing, toy_user, weights
 
 ROTATION = RotationConfig(margin=0.03, uncertain_margin=0.07)
@@ -173,3 +173,11 @@ def test_even_shares_are_told_from_uneven_ones(trained: Backbone) -> None:
         result = begin(trained, Target(windows.subset(chosen), L), None, SAFETY)
         assert (result.decision, result.even) == ("personalized", even)
     assert not begin(trained, Target(toy_user(without=(1,))[0], L), None, SAFETY).even
+
+
+def test_shares_are_judged_with_the_turned_armband_turned_back(trained: Backbone) -> None:
+    target = Target(toy_user(turned=1)[0], L, True)
+    assert evenness(trained, target) < SAFETY.even_entropy - 0.05
+    result = begin(trained, target, ROTATION, SAFETY)
+    assert result.log["evenness"] == pytest.approx(evenness(result.model, target), abs=1e-4)
+    assert result.even

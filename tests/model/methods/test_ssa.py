@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from emgup_model.backbones import Backbone
 from emgup_model.config import parse
 from emgup_model.errors import ConfigError
-from emgup_model.methods.ssa import ContextNetwork, Predictor, SsaConfig, contrastive_loss, info_nce
+from emgup_model.methods.base import copy_model
+from emgup_model.methods.ssa import ContextNetwork, Predictor, SsaConfig, contrastive_loss, info_nce, run_ssa
+from tests.model.methods.toys import toy_target
 
 
 class SpyContext(torch.nn.Module):
@@ -113,3 +116,18 @@ def test_auxiliary_sizes_are_those_of_the_method_at_d_128() -> None:
 def test_betas_outside_the_unit_interval_are_refused() -> None:
     with pytest.raises(ConfigError, match="betas"):
         parse(SsaConfig, {"betas": [0.5, 1.5]}, "x")
+
+
+def test_ssa_compares_directions_the_length_of_an_embedding_does_not_matter(trained: Backbone) -> None:
+    longer = copy_model(trained)
+    with torch.no_grad():  # the last layer before a ReLU: embeddings become four times as long
+        longer.get_parameter("norm.weight").mul_(4)
+        longer.get_parameter("norm.bias").mul_(4)
+    losses = []
+    for model in (copy_model(trained), longer):
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
+        config = SsaConfig(epochs=1)
+        log = run_ssa(model, toy_target(), config, frozen_bn=True, gradients=False, generator=generator)
+        losses.append(log["loss"][0])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)

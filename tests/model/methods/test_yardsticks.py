@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from emgup_model.backbones import CnnConfig, build_backbone
+from emgup_model.backbones import Backbone, CnnConfig, build_backbone
+from emgup_model.methods import AdaBnConfig, TentConfig, adapt, nrc
+from emgup_model.methods.base import batch_norms, embed_all
 from emgup_model.methods.information import entropy, marginal_entropy
 from emgup_model.methods.nrc import NrcConfig, nearest, neighbour_loss
 from emgup_model.methods.shot import prototype_labels
 from emgup_model.methods.tent import norm_parameters
 from tests.model.methods.test_adapt import target
+from tests.model.methods.toys import toy_target
 
 
 def test_entropies_at_their_bounds() -> None:
@@ -67,3 +71,38 @@ def test_tent_moves_the_normalisation_layers_only() -> None:
     moved = {id(p) for p in norm_parameters(model)}
     names = [n for n, p in model.named_parameters() if id(p) in moved]
     assert names == [n for n, _ in model.named_parameters() if n.startswith("norm.") or n.split(".")[1] in "159"]
+
+
+def test_the_banks_of_nrc_hold_the_latest_prediction_and_embedding_of_every_window(
+    trained: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[torch.Tensor] = []
+    real_nearest, real_loss = nrc.nearest, nrc.neighbour_loss
+
+    def watched_nearest(z: torch.Tensor, *rest: Any) -> torch.Tensor:
+        searched.append(z.clone())
+        return real_nearest(z, *rest)
+
+    def watched_loss(p: torch.Tensor, index: torch.Tensor, near: torch.Tensor, bank: torch.Tensor, c: Any) -> Any:
+        assert torch.equal(bank[index], p.detach())
+        return real_loss(p, index, near, bank, c)
+
+    monkeypatch.setattr(nrc, "nearest", watched_nearest)
+    monkeypatch.setattr(nrc, "neighbour_loss", watched_loss)
+    config = NrcConfig(epochs=2, batch_windows=10_000, learning_rate=1e-2, batch_norm="frozen", target_share=0.0)
+    one_step = adapt(trained, toy_target(), config.model_copy(update={"epochs": 1}), 0).model
+    searched.clear()
+    adapt(trained, toy_target(), config.model_copy(update={"batch_windows": 87}), 0)
+    assert not torch.allclose(searched[0], searched[1], atol=1e-3)  # the second half was stored after a step
+    searched.clear()
+    adapt(trained, toy_target(), config.model_copy(update={"epochs": 3}), 0)
+    expected = F.normalize(embed_all(one_step, toy_target().windows)[0], dim=1)
+    assert torch.allclose(searched[2], expected, atol=1e-5)
+
+
+def test_tent_leaves_the_users_statistics_for_its_final_weights(trained: Backbone) -> None:
+    result = adapt(trained, toy_target(), TentConfig(epochs=2, learning_rate=1e-2), 0).model
+    exact = adapt(result, toy_target(), AdaBnConfig(), 0).model
+    for mine, again in zip(batch_norms(result), batch_norms(exact), strict=True):
+        assert torch.allclose(mine.running_mean, again.running_mean, atol=1e-4)  # type: ignore[arg-type]
+        assert torch.allclose(mine.running_var, again.running_var, rtol=1e-3)  # type: ignore[arg-type]
