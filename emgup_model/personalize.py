@@ -6,7 +6,7 @@ This is the whole of what a client computes. It knows nothing of Flower.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,12 +128,13 @@ def personalize(
         length = release.manifest.windows.sequence_length
         target = Target(windows.adapt.to(place), length, windows.ring, release.statistics, saved)
         adaptation = known(key) or _adapt(model, target, task)
+        adaptation.model.precision = precision  # one that was saved does not know
         logits = predict_logits(adaptation.model.to(place), test)
         after, largest = logits.argmax(1), logits.softmax(1).amax(1)
         mean_confidence, percentiles = float(largest.mean()), percentiles_of(largest)
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
-    evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
+    evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), release.manifest.gestures)
     return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation, percentiles)
 
 
@@ -204,10 +205,13 @@ def check_finite(model: torch.nn.Module) -> None:
 
 
 def evaluate(
-    path: Path, windows: WindowedUser, before: np.ndarray, after: np.ndarray, classes: int
+    path: Path, windows: WindowedUser, before: np.ndarray, after: np.ndarray, gestures: Sequence[str]
 ) -> Evaluation | None:
-    """Score predictions (N,) against the file's labels; None when the file has none. Runs after adaptation only."""
-    labels = read_labels(path)
+    """Score predictions (N,), indices of ``gestures``, against the file's labels; None when the file has none.
+
+    Runs after adaptation only.
+    """
+    labels = read_labels(path, gestures)
     if not labels:
         return None
     with UserFile(path) as file:
@@ -215,7 +219,7 @@ def evaluate(
     true = window_labels(labels, windows, [samples[n] for n in windows.names])
     if len(np.unique(true)) < 2:
         raise DataError("the test windows show one gesture only; accuracy would mean nothing: drop the user")
-    old, new = user_metrics(true, before, classes), user_metrics(true, after, classes)
+    old, new = user_metrics(true, before, len(gestures)), user_metrics(true, after, len(gestures))
     return Evaluation(
         accuracy=new.accuracy,
         macro_f1=new.macro_f1,

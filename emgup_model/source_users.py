@@ -16,12 +16,16 @@ from emgup_model.errors import DataError
 
 @dataclass(frozen=True)
 class LabelledUser:
-    """A source user: windows, their gesture indices (N,), and the gesture of every sample (T_total,)."""
+    """A source user: windows, their gesture indices (N,), and the gesture of every sample (T_total,).
+
+    ``person``: the same for two users who are probably one person.
+    """
 
     windows: WindowedUser
     labels: np.ndarray
     sample_labels: np.ndarray
     lengths: tuple[int, ...]
+    person: str
 
 
 def load_labelled(
@@ -37,6 +41,7 @@ def load_labelled(
         chosen = [r for r in file.recordings if sessions == "all" or r.session == first]
         grid = load_windows(file, windows, preprocessing, 1.0, [r.name for r in chosen])
         lengths = tuple(r.n_samples for r in chosen)
+        person = file.info.fold_group
     labels = read_labels(store.path(user))
     per_window = window_labels(labels, grid, lengths)
     if len(np.unique(per_window)) < 2:
@@ -44,7 +49,7 @@ def load_labelled(
             f"user '{user}' has windows of one gesture only; training and evaluation need at least two: drop the user"
         )
     per_sample = [np.broadcast_to(labels[n], (t,)) for n, t in zip(grid.names, lengths, strict=True)]
-    return LabelledUser(grid, per_window, np.concatenate(per_sample).astype(np.int64), lengths)
+    return LabelledUser(grid, per_window, np.concatenate(per_sample).astype(np.int64), lengths, person)
 
 
 def amplitude_constant(users: Sequence[LabelledUser]) -> float:

@@ -96,6 +96,7 @@ def test_training_windows_stay_inside_their_recording_and_carry_its_label(users:
                 user.labels,
                 user.sample_labels,
                 user.lengths,
+                user.person,
             )
         ],
         20,
