@@ -66,7 +66,9 @@ def test_another_signer_is_refused(files: ReleaseFiles) -> None:
 
 
 def test_truncated_weights_and_trailing_bytes_are_refused_even_when_signed(files: ReleaseFiles) -> None:
-    for weights in (files.weights[:-5], files.weights + b"\0" * 8, b"", b"\x80\x04pickle"):
+    header = json.dumps({"head.bias": {"dtype": "F8_E8M0", "shape": [3], "data_offsets": [0, 3]}}).encode()
+    unknown = len(header).to_bytes(8, "little") + header + bytes(3)
+    for weights in (files.weights[:-5], files.weights + b"\0" * 8, b"", b"\x80\x04pickle", unknown):
         with pytest.raises(ReleaseError):
             open_release(resigned(files, weights), TRUSTED)
 
