@@ -41,7 +41,7 @@ def train(users: list[LabelledUser], store: Store, state: Path | None = None, st
 
     info = store.infos[store.users[0]]
     return train_source(
-        users[:2], users[2:3], info, BACKBONE, GRID, CONFIG, seed=1, state_file=state, on_epoch=on_epoch
+        users[:3], users[3:4], info, BACKBONE, GRID, CONFIG, seed=1, state_file=state, on_epoch=on_epoch
     )
 
 
@@ -50,6 +50,16 @@ def test_training_learns_and_reports_the_best_validation_epoch(users: list[Label
     assert trained.validation_accuracy > 0.9
     assert 1 <= trained.best_epoch <= trained.epochs
     assert not trained.model.training
+
+
+def test_a_release_tells_nothing_of_what_fewer_than_three_people_showed(
+    users: list[LabelledUser], toy_store: Store, tmp_path: Path
+) -> None:
+    assert bool((train(users, toy_store).statistics.power.sum(1) > 0).all())
+    for i in range(2):
+        write_user(tmp_path / f"u{i}.h5", toy_info(f"u{i}", group="same"), toy_recordings(i))
+    one = [load_labelled(Store(tmp_path), u, GRID, FILTER) for u in ("u0", "u1")]
+    assert not train([*one, *users[2:]], toy_store).statistics.power.any()
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
