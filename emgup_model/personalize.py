@@ -6,7 +6,7 @@ This is the whole of what a client computes. It knows nothing of Flower.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,7 @@ def personalize(
         length = release.manifest.windows.sequence_length
         target = Target(windows.adapt.to(place), length, windows.ring, release.statistics, saved)
         adaptation = known(key) or _adapt(model, target, task)
+        adaptation.model.precision = precision  # one that was saved does not know
         logits = predict_logits(adaptation.model.to(place), test)
         after, largest = logits.argmax(1), logits.softmax(1).amax(1)
         mean_confidence, percentiles = float(largest.mean()), percentiles_of(largest)
@@ -140,7 +141,7 @@ def personalize(
     changed = float((before != after).float().mean())
     evaluation, unscored = None, None
     try:
-        evaluation = evaluate(user_path, windows, before.numpy(), after.numpy(), len(release.manifest.gestures))
+        evaluation = evaluate(user_path, windows, before.numpy(), after.numpy(), release.manifest.gestures)
     except (EmgupError, OSError) as e:
         unscored = str(e)
     return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation, percentiles, unscored)
@@ -213,16 +214,16 @@ def check_finite(model: torch.nn.Module) -> None:
 
 
 def evaluate(
-    path: Path, windows: UserWindows, before: np.ndarray, after: np.ndarray, classes: int
+    path: Path, windows: UserWindows, before: np.ndarray, after: np.ndarray, gestures: Sequence[str]
 ) -> Evaluation | None:
-    """Score predictions (N,) of the test windows against the file's labels; None when the file has none.
+    """Score predictions (N,) of the test windows, indices of ``gestures``, against the file's labels; None without any.
 
     Windows without a gesture (of an unlabelled recording, or with a tie) are left out. Runs after adaptation only.
 
     Raises:
         DataError: the labels are damaged, or the test windows show fewer than two gestures.
     """
-    labels = read_labels(path)
+    labels = read_labels(path, gestures)
     if not labels:
         return None
     with UserFile(path) as file:
@@ -234,6 +235,7 @@ def evaluate(
     if len(np.unique(true[scored])) < 2:
         raise DataError("the labels of the test windows show fewer than two gestures; accuracy would mean nothing")
     true, before, after = true[scored], before[scored], after[scored]
+    classes = len(gestures)
     old, new = user_metrics(true, before, classes), user_metrics(true, after, classes)
     return Evaluation(
         accuracy=new.accuracy,

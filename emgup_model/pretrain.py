@@ -142,7 +142,7 @@ def train_source(
             _save_state(state_file, key, done, model, optimiser, schedule, generator, best)
         on_epoch(Epoch(done, config.epochs, loss, accuracy))
     model.load_state_dict(best["model"])
-    statistics = measure([(u.windows, u.labels) for u in train], len(info.gestures))
+    statistics = measure([(u.windows, u.labels) for u in train], len(info.gestures), [u.person for u in train])
     model.precision = "fp32"
     return Trained(model.cpu().eval(), scale, done, best["epoch"], best["accuracy"], digest(config), statistics)
 

@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self
 
 import torch
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -24,7 +25,7 @@ from emgup_model.config import Frozen, canonical_json
 from emgup_model.data.windows import PreprocessingConfig, WindowConfig
 from emgup_model.errors import ConfigError, ReleaseError
 from emgup_model.files import write_atomic
-from emgup_model.signal_statistics import PREFIX, SignalStatistics
+from emgup_model.signal_statistics import PREFIX, SignalStatistics, moment_shapes
 
 MANIFEST, SIGNATURE, WEIGHTS = "manifest.json", "manifest.sig", "weights.safetensors"
 MAX_WEIGHTS_BYTES = 256 * 2**20
@@ -52,19 +53,34 @@ class Training(Frozen):
 class ReleaseManifest(Frozen):
     """Everything a client needs to use the weights, and to refuse data they do not fit."""
 
-    format: str = "emgup-release-1"
+    format: Literal["emgup-release-1", "emgup-release-2"] = Field(
+        "emgup-release-2", description="1 = made before releases said their unit; users' units cannot be compared then"
+    )
     dataset: str
     fold: int
     backbone: BackboneConfig
     windows: WindowConfig
     preprocessing: PreprocessingConfig
-    scale: float = Field(gt=0, description="signals are divided by this constant: source RMS after filtering")
+    scale: float = Field(
+        ge=1e-30, le=1e30, description="signals are divided by this constant: source RMS after filtering"
+    )
     sampling_rate_hz: float = Field(gt=0)
     channels: int = Field(ge=1, le=4096)
+    unit: str | None = Field(
+        None, min_length=1, max_length=20, description="of the samples; users' are converted to it"
+    )
     gestures: tuple[str, ...] = Field(min_length=2)
     training: Training
     tensors: dict[str, TensorSpec]
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _unit_and_names(self) -> Self:
+        if (self.unit is None) != (self.format == "emgup-release-1"):
+            raise ValueError("a release of format 2 says its unit, one of format 1 says none")
+        if len(set(self.gestures)) != len(self.gestures):
+            raise ValueError("two gestures have the same name")
+        return self
 
 
 @dataclass(frozen=True)
@@ -128,10 +144,7 @@ def sign_release(
     """Build and sign a release of ``model``; ``fields`` are the manifest's other fields."""
     tensors = state_tensors(model) | ({} if statistics is None else statistics.tensors())
     weights = save_safetensors(tensors)
-    specs = {
-        k: TensorSpec(shape=tuple(v.shape), dtype=str(v.dtype).removeprefix("torch."), sha256=tensor_sha256(v))
-        for k, v in tensors.items()
-    }
+    specs = {k: TensorSpec(shape=tuple(v.shape), dtype=_dtype(v), sha256=tensor_sha256(v)) for k, v in tensors.items()}
     manifest = ReleaseManifest.model_validate(
         {**fields, "tensors": specs, "weights_sha256": hashlib.sha256(weights).hexdigest()}
     )
@@ -140,7 +153,8 @@ def sign_release(
 
 
 def open_release(files: ReleaseFiles, trusted: Sequence[bytes]) -> Release:
-    """Verify signature, hashes, shapes, dtypes and finiteness, in that order, then build the model.
+    """Verify signature and hash, then every tensor: name, dtype, shape, hash, finiteness; only those are accepted that
+    the backbone has, and float32 moments.
 
     Args:
         files: the release as received.
@@ -159,19 +173,12 @@ def open_release(files: ReleaseFiles, trusted: Sequence[bytes]) -> Release:
         raise ReleaseError("release weights do not match their signed hash; fetch the release again")
     try:
         tensors = load_safetensors(files.weights)
-    except (SafetensorError, ValueError):
-        raise ReleaseError("release weights are not a safetensors file") from None
+    except (SafetensorError, ValueError, KeyError, RuntimeError):  # KeyError: a dtype that torch does not have
+        raise ReleaseError("release weights are not a safetensors file that PyTorch can read") from None
     _check_tensors(tensors, manifest)
     statistics = _statistics(tensors, manifest)
-    try:
-        manifest.backbone.check(manifest.windows.length, manifest.channels, manifest.sampling_rate_hz)
-    except ConfigError as e:
-        raise ReleaseError(f"release does not fit itself: {e}") from None
     model = build_backbone(manifest.backbone, manifest.channels, len(manifest.gestures))
-    try:
-        model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(PREFIX)})
-    except RuntimeError:
-        raise ReleaseError("release weights do not fit the backbone that its manifest names") from None
+    model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(PREFIX)})
     return Release(files.id, manifest, model.eval(), statistics)
 
 
@@ -193,30 +200,51 @@ def _check_signature(files: ReleaseFiles, trusted: Sequence[bytes]) -> None:
     raise ReleaseError("release is not signed by a trusted key, or was altered after signing; do not use it")
 
 
+def _expected(manifest: ReleaseManifest, with_statistics: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every tensor that the release must hold, by name; takes no memory."""
+    try:
+        manifest.backbone.check(manifest.windows.length, manifest.channels, manifest.sampling_rate_hz)
+    except ConfigError as e:
+        raise ReleaseError(f"release does not fit itself: {e}") from None
+    with torch.device("meta"):
+        model = build_backbone(manifest.backbone, manifest.channels, len(manifest.gestures))
+    expected = {name: (_dtype(tensor), tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+    if with_statistics:
+        shapes = moment_shapes(manifest.channels, len(manifest.gestures), manifest.windows.length)
+        expected |= {PREFIX + name: ("float32", shape) for name, shape in shapes.items()}
+    return expected
+
+
 def _statistics(tensors: dict[str, torch.Tensor], manifest: ReleaseManifest) -> SignalStatistics | None:
     if not any(k.startswith(PREFIX) for k in tensors):
         return None
-    try:
-        statistics = SignalStatistics.from_tensors(tensors)
-    except KeyError:
-        raise ReleaseError("release lacks a part of its signal statistics; make it again") from None
-    if not statistics.fits(manifest.channels, len(manifest.gestures), manifest.windows.length):
-        raise ReleaseError("release's signal statistics do not fit its channels, gestures and windows; make it again")
-    if bool((statistics.power < 0).any()):
-        raise ReleaseError("release's signal statistics hold a negative power; make it again")
+    statistics = SignalStatistics.from_tensors(tensors)
+    if (problem := statistics.problem()) is not None:
+        raise ReleaseError(f"release's signal statistics are no moments: {problem}; make it again")
     return statistics
 
 
 def _check_tensors(tensors: dict[str, torch.Tensor], manifest: ReleaseManifest) -> None:
-    if set(tensors) != set(manifest.tensors):
-        raise ReleaseError("release weights hold other tensors than the manifest lists")
+    expected = _expected(manifest, any(name.startswith(PREFIX) for name in tensors))
+    for names, who in ((manifest.tensors, "manifest lists"), (expected, "backbone and its signal statistics have")):
+        if odd := sorted(set(tensors) ^ set(names)):
+            raise ReleaseError(f"release weights hold other tensors than its {who} ('{odd[0][:80]}'); make it again")
     for name, spec in manifest.tensors.items():
         tensor = tensors[name]
-        if tuple(tensor.shape) != spec.shape or str(tensor.dtype).removeprefix("torch.") != spec.dtype:
-            raise ReleaseError(f"release tensor '{name}' has another shape or dtype than the manifest says")
+        found = _dtype(tensor), tuple(tensor.shape)
+        if found != expected[name] or found != (spec.dtype, spec.shape):
+            dtype, shape = expected[name]
+            raise ReleaseError(
+                f"release tensor '{name}' is {found[0]} {list(found[1])}, its manifest says {spec.dtype} "
+                f"{list(spec.shape)}, and it must be {dtype} {list(shape)}"
+            )
         if tensor_sha256(tensor) != spec.sha256:
             raise ReleaseError(f"release tensor '{name}' does not match its signed hash")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(tensor).all()):
             raise ReleaseError(f"release tensor '{name}' holds NaN or infinity")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise ReleaseError(f"release tensor '{name}' holds a negative variance")
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

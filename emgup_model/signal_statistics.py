@@ -1,7 +1,7 @@
 """What a release says of the source users' signals: a few moments per gesture, from which windows can be drawn.
 
 They let a client rehearse gestures that its user's data lacks, without a sample of anybody's recording: every number is
-an average over all source users of a fold.
+an average over at least three source users of a fold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from emgup_model.data.windows import WindowedUser
 
 PREFIX = "source_statistics."
 """Of the statistics' names among a release's tensors."""
+FEWEST_PEOPLE = 3
+"""Moments of fewer would be one person's own, or give one to the other of two."""
 SMALLEST_POWER = 1e-8
+LARGEST_LOG_RMS = 40.0
+TOLERANCE = 1e-3
+"""Of float32 averages, relative to the values they are differences of."""
 RIDGE = 1e-4
 
 
@@ -28,7 +33,8 @@ class SignalStatistics:
         mean: (K, C) mean of the log RMS of a window's channel.
         covariance: (K, C, C) covariance of the log RMS between channels, within and between users.
         correlation: (K, C, C) correlation of the channels' samples inside a window.
-        power: (K, W // 2 + 1) mean power spectrum; all zero where no source user showed the gesture.
+        power: (K, W // 2 + 1) mean power spectrum; all zero where fewer than three source users showed the gesture: of
+            it nothing is known.
     """
 
     mean: torch.Tensor
@@ -47,18 +53,39 @@ class SignalStatistics:
             PREFIX + name: getattr(self, name).contiguous() for name in ("mean", "covariance", "correlation", "power")
         }
 
-    def fits(self, channels: int, classes: int, window: int) -> bool:
-        """Whether the shapes are those of ``classes`` gestures and windows (``channels``, ``window``)."""
-        square = (classes, channels, channels)
-        shapes = ((classes, channels), square, square, (classes, window // 2 + 1))
-        return tuple(tuple(t.shape) for t in self.tensors().values()) == shapes
+    def problem(self) -> str | None:
+        """What cannot be in moments that :func:`measure` made of any signal; None if there is nothing."""
+        window = 2 * self.power.shape[1] - 1  # or one sample less
+        variance = self.covariance.diagonal(dim1=1, dim2=2)
+        largest = self.covariance.abs().amax((1, 2), keepdim=True)
+        skewed = (self.covariance - self.covariance.mT).abs() > TOLERANCE * largest.clamp_min(1)
+        uneven = (self.correlation - self.correlation.mT).abs() > TOLERANCE
+        found = {
+            "a log RMS that no signal has": self.mean.abs() > LARGEST_LOG_RMS,
+            "a negative variance": variance < -TOLERANCE * (1 + self.mean.square()),
+            "a variance that no signal has": variance > LARGEST_LOG_RMS**2,
+            "a covariance that is not symmetric": skewed,
+            "a correlation that is not symmetric": uneven,
+            "a correlation beyond 1": self.correlation.abs() > 1 + TOLERANCE,
+            "a negative power": self.power < 0,
+            "a power that no window has": self.power > (1 + TOLERANCE) * window**2,
+        }
+        return next((text for text, where in found.items() if bool(where.any())), None)
 
     def draw(self, per_gesture: int, window: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gaussian windows (N, C, W) with these moments and their gestures (N,), ``per_gesture`` of each that was seen.
+        """Gaussian windows (N, C, W) with these moments and their gestures (N,), ``per_gesture`` of each that is known.
 
         Coloured noise of the gesture's spectrum, mixed to its channel correlation, scaled to log-normal channel RMS.
+
+        Raises:
+            ValueError: no gesture is known.
         """
         known = torch.nonzero(self.power.sum(1) > 0).flatten()
+        if not len(known):
+            raise ValueError(
+                f"its signal statistics know no gesture: each was shown by fewer than {FEWEST_PEOPLE} source users; "
+                "train on more people, or set replay: null"
+            )
         windows = [self._windows(int(k), per_gesture, window, generator) for k in known]
         return torch.cat(windows), known.repeat_interleave(per_gesture)
 
@@ -74,8 +101,26 @@ class SignalStatistics:
         return windows
 
 
-def measure(users: Sequence[tuple[WindowedUser, np.ndarray]], classes: int) -> SignalStatistics:
-    """Statistics of (windows, their gestures (N,)) of source users, every user with equal weight."""
+def moment_shapes(channels: int, classes: int, window: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the statistics by name, for ``classes`` gestures and windows (``channels``, ``window``)."""
+    square = (classes, channels, channels)
+    spectrum = (classes, window // 2 + 1)
+    return {"mean": (classes, channels), "covariance": square, "correlation": square, "power": spectrum}
+
+
+def measure(
+    users: Sequence[tuple[WindowedUser, np.ndarray]], classes: int, people: Sequence[str] | None = None
+) -> SignalStatistics:
+    """Statistics of (windows, their gestures (N,)) of source users, every user with equal weight.
+
+    Of a gesture that fewer than three people show nothing is measured.
+
+    Args:
+        users: windows and gestures.
+        classes: K.
+        people: who each user is, where one person may have two names; by default all are different.
+    """
+    names = range(len(users)) if people is None else people
     per_gesture = [
         [_moments(windows.batch(torch.from_numpy(np.flatnonzero(labels == k)))) for windows, labels in users]
         for k in range(classes)
@@ -84,7 +129,7 @@ def measure(users: Sequence[tuple[WindowedUser, np.ndarray]], classes: int) -> S
     means, covariances, correlations, powers = [], [], [], []
     for found in per_gesture:
         seen = [m for m in found if m is not None]
-        if not seen:
+        if len({who for who, m in zip(names, found, strict=True) if m is not None}) < FEWEST_PEOPLE:
             seen = [_nothing(channels, window)]
         mean, second, correlation, power = (torch.stack(part).mean(0) for part in zip(*seen, strict=True))
         means.append(mean)

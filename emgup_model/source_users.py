@@ -24,12 +24,16 @@ from emgup_model.errors import DataError
 
 @dataclass(frozen=True)
 class LabelledUser:
-    """A source user: windows, their gesture indices (N,) or UNLABELLED, and the gesture of every sample (T_total,)."""
+    """A source user: windows, their gesture indices (N,) or UNLABELLED, and the gesture of every sample (T_total,).
+
+    ``person``: the same for two users who are probably one person.
+    """
 
     windows: WindowedUser
     labels: np.ndarray
     sample_labels: np.ndarray
     lengths: tuple[int, ...]
+    person: str
 
 
 def load_labelled(
@@ -45,6 +49,7 @@ def load_labelled(
         chosen = [r for r in file.recordings if sessions == "all" or r.session == first]
         grid = load_windows(file, windows, preprocessing, 1.0, [r.name for r in chosen])
         lengths = tuple(r.n_samples for r in chosen)
+        person = file.info.fold_group
     labels = read_labels(store.path(user))
     if nameless := [n for n in grid.names if n not in labels]:
         raise DataError(f"user '{user}': recording '{nameless[0]}' has no label; source training needs every one's")
@@ -54,7 +59,7 @@ def load_labelled(
             f"user '{user}' has windows of one gesture only; training and evaluation need at least two: drop the user"
         )
     per_sample = [np.broadcast_to(labels[n], (t,)) for n, t in zip(grid.names, lengths, strict=True)]
-    return LabelledUser(grid, per_window, np.concatenate(per_sample).astype(np.int64), lengths)
+    return LabelledUser(grid, per_window, np.concatenate(per_sample).astype(np.int64), lengths, person)
 
 
 def amplitude_constant(users: Sequence[LabelledUser]) -> float:

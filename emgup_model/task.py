@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from emgup_model.data.labels import read_labels
-from emgup_model.data.store import UserFile
+from emgup_model.data.matching import gesture_indices
+from emgup_model.data.store import UserFile, UserInfo
 from emgup_model.data.windows import WindowedUser, load_windows, window_labels
 from emgup_model.errors import ConfigError, DataError, NotApplicableError
 from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
@@ -75,8 +76,7 @@ def load_user(path: Path, manifest: ReleaseManifest, task: Task) -> UserWindows:
     The scenario thins the windows to adapt on only: the test set is the protocol's, whatever the scenario. In
     ``streaming`` both are one stream, which the scenario thins.
     """
-    with UserFile(path) as file:
-        check_fits(file, manifest)
+    with open_for(path, manifest) as file:
         split = split_recordings(file.recordings, task.protocol)
         if split is None:
             raise NotApplicableError(
@@ -106,7 +106,7 @@ def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: T
         return windows
     with UserFile(path) as file:
         info, samples = file.info, {r.name: r.n_samples for r in file.recordings}
-    labels = read_labels(path)
+    labels = read_labels(path, manifest.gestures)
     if not labels:
         raise DataError(
             f"user '{info.user}' has no labels, and scenario {task.scenario} is drawn with them; use scenario balanced"
@@ -116,9 +116,9 @@ def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: T
         windows.recording.numpy(),
         windows.position.numpy(),
         task.scenario,
-        classes=len(info.gestures),
+        classes=len(manifest.gestures),
         seconds_per_window=manifest.windows.hop / info.sampling_rate_hz,
-        rest=rest_gesture(info.gestures),
+        rest=rest_gesture(manifest.gestures),
         person=info.user,
         seed=task.seed,
     )
@@ -144,16 +144,32 @@ def check_signal(windows: WindowedUser, user: str) -> None:
     )
 
 
-def check_fits(file: UserFile, manifest: ReleaseManifest) -> None:
-    """Raise DataError unless channels and sampling rate are the release's."""
-    info = file.info
+def open_for(path: Path, manifest: ReleaseManifest) -> UserFile:
+    """The user's file, open, with samples in the release's unit; see :func:`check_fits`. Raises DataError."""
+    file = UserFile(path)
+    try:
+        check_fits(file.info, manifest)
+        if manifest.unit is not None:
+            file.convert_to(manifest.unit)
+    except DataError as e:
+        file.close()
+        raise DataError(f"user '{file.info.user}': {e}") from None
+    return file
+
+
+def check_fits(info: UserInfo, manifest: ReleaseManifest) -> None:
+    """Raise DataError unless channels, sampling rate and gestures are the release's.
+
+    Gestures are matched by name, in any order; the file may lack some, or name none where it holds no labels.
+    """
     if info.channels != manifest.channels:
         raise DataError(
-            f"user '{info.user}' was recorded with {info.channels} channels, the release expects {manifest.channels}; "
+            f"recorded with {info.channels} channels, the release expects {manifest.channels}; "
             "use a release for this device"
         )
     if info.sampling_rate_hz != manifest.sampling_rate_hz:
         raise DataError(
-            f"user '{info.user}' was recorded at {info.sampling_rate_hz:g} Hz, the release expects "
+            f"recorded at {info.sampling_rate_hz:g} Hz, the release expects "
             f"{manifest.sampling_rate_hz:g} Hz; resample the recordings or use a release for this rate"
         )
+    gesture_indices(info.gestures, manifest.gestures)

@@ -64,6 +64,7 @@ def make_release(
         "scale": 10.0,
         "sampling_rate_hz": 100.0,
         "channels": 4,
+        "unit": "mV",
         "gestures": GESTURES,
         "training": Training(epochs=1, best_epoch=1, validation_accuracy=0.5, train_users=2, config_sha256="0" * 64),
     }

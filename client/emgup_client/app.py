@@ -137,7 +137,7 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
                 lambda device: personalize(subject.recordings, release, task, device, before, precision, cell),
             )
             reply = reply_of(outcome)
-            evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset)
+            evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset, precision)
             cell.commit(save_safetensors(state_tensors(outcome.adaptation.model)), evaluation, reply, outcome.key)
             return reply
         finally:
@@ -197,7 +197,9 @@ def report(reply: Reply, request: Personalize, settings: ClientSettings) -> Repl
     return Reply(status=Status.REPORTED, report=build_levels(settings.policy, evaluation))
 
 
-def _evaluation(outcome: Personalization, request: Personalize, user: str, dataset: str) -> dict[str, Any]:
+def _evaluation(
+    outcome: Personalization, request: Personalize, user: str, dataset: str, precision: Precision
+) -> dict[str, Any]:
     """What the vault keeps beside the weights: what was done to whom, the method's log, every number of the scores."""
     scores: dict[str, Any] = dataclasses.asdict(outcome.evaluation) if outcome.evaluation else {}
     for name in ("confusion_before", "confusion_after"):
@@ -215,6 +217,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,
         "device": outcome.adaptation.device,
+        "precision": precision,
         "predictions_changed": outcome.predictions_changed,
         "mean_confidence": outcome.mean_confidence,
         "test_windows": outcome.test_windows,

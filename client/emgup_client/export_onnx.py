@@ -18,6 +18,7 @@ from emgup_model.backbones import Backbone
 from emgup_model.data.windows import highpass_sections
 from emgup_model.errors import ConfigError
 from emgup_model.files import write_atomic
+from emgup_model.methods.base import copy_model
 from emgup_model.release import ReleaseManifest
 
 OPSET = 18
@@ -25,13 +26,14 @@ INPUT, OUTPUT = "emg", "probabilities"
 
 
 class Scaled(nn.Module):
-    """Windows (B, C, W) after the high-pass, in the unit of the recordings, to probabilities (B, K)."""
+    """Windows (B, C, W) after the high-pass, in the release's unit, to probabilities (B, K), in float32 throughout."""
 
     scale: torch.Tensor
 
     def __init__(self, model: Backbone, scale: float) -> None:
         super().__init__()
-        self.model = model.eval()
+        self.model = copy_model(model).eval()
+        self.model.precision = "fp32"  # mixed precision is this program's way to compute, no part of the model
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
     def forward(self, emg: torch.Tensor) -> torch.Tensor:
@@ -44,13 +46,15 @@ def metadata(manifest: ReleaseManifest, release_id: str) -> dict[str, str]:
     """What a program needs to feed the model; JSON values.
 
     ``highpass_sos``: second-order sections of the causal high-pass that comes before windows are cut, started in the
-    steady state of the first sample (``scipy.signal.sosfilt``, ``sosfilt_zi``); null = none.
+    steady state of the first sample (``scipy.signal.sosfilt``, ``sosfilt_zi``); null = none. ``unit``: null where the
+    release says none.
     """
     sections = highpass_sections(manifest.sampling_rate_hz, manifest.preprocessing)
     facts: dict[str, Any] = {
         "release": release_id,
         "sampling_rate_hz": manifest.sampling_rate_hz,
         "channels": manifest.channels,
+        "unit": manifest.unit,
         "gestures": list(manifest.gestures),
         "window_samples": manifest.windows.length,
         "hop_samples": manifest.windows.hop,

@@ -64,6 +64,7 @@ def load_saved(home: Path, saved: SavedModel) -> PersonalizedModel:
     except (SafetensorError, RuntimeError):
         raise DataError(f"the weights of cell {saved.key} do not fit their release; personalize again") from None
     check_finite(release.model)
+    release.model.precision = "bf16" if saved.contents.evaluation.get("precision") == "bf16" else "fp32"
     return PersonalizedModel(
         saved.user, saved.key, release.id, release.model, release.manifest, saved.contents.evaluation
     )

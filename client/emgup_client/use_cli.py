@@ -20,6 +20,7 @@ LslOption = Annotated[str | None, typer.Option(help="name of a Lab Streaming Lay
 TcpOption = Annotated[str | None, typer.Option(help="HOST:PORT of a server that sends samples")]
 StdinOption = Annotated[bool, typer.Option("--stdin", help="samples from standard input")]
 FormatOption = Annotated[str, typer.Option("--format", help="of --tcp and --stdin: csv, float32 or int16")]
+UnitOption = Annotated[str | None, typer.Option(help="of a stream's samples: uV, mV …; default the release's")]
 RealtimeOption = Annotated[bool, typer.Option("--realtime", help="play a recording at its sampling rate")]
 RejectOption = Annotated[
     float, typer.Option(help="reject decisions less confident than this share of the user's own calibration windows")
@@ -37,6 +38,7 @@ def predict(
     tcp: TcpOption = None,
     stdin: StdinOption = False,
     form: FormatOption = "csv",
+    unit: UnitOption = None,
     realtime: RealtimeOption = False,
     reject: RejectOption = 0.05,
     threshold: ThresholdOption = None,
@@ -51,7 +53,7 @@ def predict(
     from emgup_client.personalized import open_personalized
 
     mine = open_personalized(home.expanduser(), user, cell, release)
-    source = choose_source(mine.manifest, recording, lsl, tcp, stdin, form, realtime)
+    source = choose_source(mine.manifest, recording, lsl, tcp, stdin, form, realtime, unit)
     limit = rejection_threshold(mine.evaluation.get("confidence_percentiles", ()), reject, threshold)
     output = new_output(mine.manifest.gestures, as_json)
     try:
@@ -117,6 +119,7 @@ def web(
     tcp: TcpOption = None,
     stdin: StdinOption = False,
     form: FormatOption = "csv",
+    unit: UnitOption = None,
     reject: RejectOption = 0.05,
     threshold: ThresholdOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="on 127.0.0.1; 0 = a free one")] = 0,
@@ -136,7 +139,7 @@ def web(
         serve(folder, port, announce)
         return
     mine = open_personalized(folder, user, cell, release)
-    source = choose_source(mine.manifest, recording, lsl, tcp, stdin, form, realtime=True)
+    source = choose_source(mine.manifest, recording, lsl, tcp, stdin, form, realtime=True, unit=unit)
     limit = rejection_threshold(mine.evaluation.get("confidence_percentiles", ()), reject, threshold)
     serve(folder, port, announce, mine, source, limit)
 

@@ -88,9 +88,11 @@ def _walk(raw: Path) -> Iterator[str]:
                 yield (Path(folder) / file).relative_to(raw).as_posix()
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sort key that puts file2 before file10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
+def _natural(text: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key that puts file2 before file10; no two texts have the same."""
+    parts = re.split(r"([0-9]+)", text)  # every second one is a number, which may be too long for int()
+    parts[1::2] = [number.lstrip("0") for number in parts[1::2]]
+    return [(len(part) if i % 2 else -1, part) for i, part in enumerate(parts)], text
 
 
 def _from_names(descriptor: Descriptor, raw: Path, ignored: list[str]) -> list[Entry]:

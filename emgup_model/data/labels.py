@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from emgup_model.data import hdf5_guard as guard
+from emgup_model.data.matching import gesture_indices
 from emgup_model.data.recording import LABEL_DTYPES, MAX_RECORDINGS, check_labels
 from emgup_model.data.store_reader import check_recordings, parse_header
 from emgup_model.errors import DataError
 
 
-def read_labels(path: str | Path) -> dict[str, int | npt.NDArray[Any]]:
+def read_labels(path: str | Path, gestures: Sequence[str] | None = None) -> dict[str, int | npt.NDArray[Any]]:
     """Labels of one user's file: recording name -> one gesture index, or one per sample (T,) int64.
 
     Recordings without a label are left out; a file without labels gives an empty dict.
 
+    Args:
+        path: the file.
+        gestures: names that the labels are to be indices of, such as a release's; by default the file's own.
+
     Raises:
         DataError: the file is damaged or hostile, a label belongs to no recording, has the wrong length, or is not an
-            index of a gesture name.
+            index of a gesture name; the file has a gesture that is not in ``gestures``.
     """
     path = Path(path)
     with guard.open_hdf5(path) as file, guard.hdf5_errors(path, "reading the labels"):
@@ -36,7 +42,10 @@ def read_labels(path: str | Path) -> dict[str, int | npt.NDArray[Any]]:
             if name not in lengths:
                 raise DataError(f"there are labels for '{name[:80]}', but no such recording")
             found[name] = _read_label(guard.child_dataset(group, name), lengths[name], len(info.gestures), name)
+    if gestures is None or tuple(gestures) == info.gestures:
         return found
+    index = np.array(gesture_indices(info.gestures, gestures), np.int64)
+    return {name: int(index[label]) if np.ndim(label) == 0 else index[label] for name, label in found.items()}
 
 
 def _read_label(dset: h5py.Dataset, n_samples: int, n_gestures: int, name: str) -> int | npt.NDArray[Any]:

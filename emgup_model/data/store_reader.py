@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import h5py
+import numpy as np
 import numpy.typing as npt
 
 from emgup_model.data import hdf5_guard as guard
+from emgup_model.data.matching import unit_gain
 from emgup_model.data.recording import (
     EMG_DTYPES,
     FORMAT,
@@ -94,6 +97,7 @@ class UserFile:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
+        self._gain = 1.0
         self._file = guard.open_hdf5(self._path)
         try:
             with guard.hdf5_errors(self._path, "checking"):
@@ -105,8 +109,13 @@ class UserFile:
         self.recordings = tuple(sorted(self._emg, key=lambda r: r.order))
         self._by_name = {r.name: self._emg[r] for r in self.recordings}
 
+    def convert_to(self, unit: str) -> None:
+        """From now on samples are read in ``unit``, which ``info`` then says. Raises DataError if that cannot be."""
+        self._gain *= unit_gain(self.info.unit, unit)
+        self.info = replace(self.info, unit=unit)
+
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Samples of one recording, (T, C) in the stored type; in ``info.unit``.
+        """Samples of one recording, (T, C) in the stored type, or float64 where converted; in ``info.unit``.
 
         Raises:
             DataError: no such recording, a checksum that does not fit, NaN or infinity.
@@ -116,7 +125,7 @@ class UserFile:
         with guard.hdf5_errors(self._path, f"reading '{name}'"):
             emg: npt.NDArray[Any] = self._by_name[name][...]
             check_finite(emg, name)
-        return emg
+        return emg if self._gain == 1 else emg.astype(np.float64) * self._gain
 
     def close(self) -> None:
         """Close the file."""

@@ -38,7 +38,7 @@ class Replay:
     """A pool of drawn windows, as this user's armband would record them: turned as far as the user's is."""
 
     def __init__(self, config: ReplayConfig, target: Target, rotation: int, generator: torch.Generator) -> None:
-        """Raises ValueError when the release holds no statistics to draw from."""
+        """Raises ValueError when the release holds no statistics to draw from, or none of any gesture."""
         if target.source_statistics is None:
             raise ValueError(
                 "replay needs a release with signal statistics; train the source model again, or replay: null"

@@ -32,7 +32,8 @@ class SsaConfig(Frozen):
     weight_decay: float = Field(3e-4, ge=0)
     temperature: float = Field(1.0, gt=0, description="A10: eq. 6 prints none")
     candidates: Literal["all", "other_sequences"] = Field(
-        "all", description="A9: other_sequences leaves out neighbours of one recording, which share the gesture"
+        "all",
+        description="A9: other_sequences leaves out the same sequence's other windows, which mostly show its gesture",
     )
     second_view: Literal["reversed", "masked", "none"] = Field(
         "reversed", description="Table 5: masked = same order, samples zeroed (A27); none = one view, one pass (A26)"

@@ -38,7 +38,7 @@ def noise(shape: Shape, windows: int) -> LabelledUser:
     starts, zero = torch.arange(windows) * shape.window, torch.zeros(windows, dtype=torch.int64)
     signal = torch.randn(shape.channels, samples, generator=torch.Generator().manual_seed(0))
     user = WindowedUser(signal, starts, zero, torch.arange(windows), ("r",), shape.window)
-    return LabelledUser(user, labels, np.repeat(labels, shape.window), (samples,))
+    return LabelledUser(user, labels, np.repeat(labels, shape.window), (samples,), "noise")
 
 
 def project_round(model: Backbone, user: LabelledUser, batch: int, compute: ComputeConfig) -> Callable[[], object]:

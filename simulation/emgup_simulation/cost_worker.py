@@ -18,7 +18,7 @@ import torch
 from emgup_model.backbones import CnnConfig, build_backbone
 from emgup_model.data.windows import WindowConfig, WindowedUser
 from emgup_model.methods import EmgupConfig, MethodConfig, Target, adapt, load_method
-from emgup_model.signal_statistics import measure
+from emgup_model.signal_statistics import FEWEST_PEOPLE, measure
 
 CHANNELS, CLASSES, RATE_HZ, RECORDING_S = 8, 7, 200, 5
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     grid = WindowConfig()
     model = build_backbone(CnnConfig(), CHANNELS, CLASSES).eval()
     drawn = noise(RECORDING_S, grid)
-    statistics = measure([(drawn, np.arange(len(drawn)) % CLASSES)], CLASSES)
+    statistics = measure([(drawn, np.arange(len(drawn)) % CLASSES)] * FEWEST_PEOPLE, CLASSES)
     target = Target(noise(seconds, grid), grid.sequence_length, True, statistics)
     config = all_the_way(load_method(method))
     started = time.process_time()

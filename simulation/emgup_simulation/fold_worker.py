@@ -78,6 +78,7 @@ def _write_release(
         "scale": trained.scale,
         "sampling_rate_hz": info.sampling_rate_hz,
         "channels": info.channels,
+        "unit": info.unit,
         "gestures": info.gestures,
         "training": Training(
             epochs=trained.epochs,

@@ -41,6 +41,7 @@ def release(rate: float, channels: int, window: int) -> Release:
         "scale": 1.0,
         "sampling_rate_hz": rate,
         "channels": channels,
+        "unit": "adc",
         "gestures": tuple(f"g{i}" for i in range(7)),
         "training": Training(epochs=0, best_epoch=0, validation_accuracy=0, train_users=0, config_sha256=""),
     }

@@ -17,11 +17,13 @@ from emgup_model.data.labels import read_labels
 from emgup_model.data.recording import RecordingInfo
 from emgup_model.data.store import Store
 from emgup_model.data.synthetic import synthesize
-from emgup_model.errors import DataError, EmgupError
+from emgup_model.errors import ConfigError, DataError, EmgupError
 from emgup_model.evaluation.scenarios import rest_gesture
 from emgup_model.files import write_atomic
 from emgup_model.keys import create_signing_key, read_trusted, write_trusted
+from emgup_model.methods import EmgupConfig
 from emgup_model.release import load_release
+from emgup_model.signal_statistics import FEWEST_PEOPLE
 from emgup_simulation.experiment import Experiment, RunFolder, store_path
 from emgup_simulation.fold_pool import train_folds
 from emgup_simulation.progress import progress_bar
@@ -52,6 +54,7 @@ def prepare(
             these folds' train and validation sets, the header of the file is all that is read.
 
     Raises:
+        ConfigError: a method rehearses gestures, and a fold trains on fewer than three people.
         DataError: the store is missing or empty, or a user cannot take part (one gesture, too short, no labels).
         RunError: training a fold failed.
     """
@@ -161,11 +164,29 @@ def _checked_split(
     split = _split(experiment, run, {u: store.infos[u].group for u in users})
     if only is None:
         chosen = experiment.only_folds
-        return split, tuple(f for f in split.folds if chosen is None or f.index in chosen)
+        folds = tuple(f for f in split.folds if chosen is None or f.index in chosen)
+        _check_rehearsal(experiment, folds, store)
+        return split, folds
     folds = tuple(f for f in split.folds if f.index in only)
+    _check_rehearsal(experiment, folds, store)
     for user in sorted({u for f in folds for u in (*f.train, *f.validation)}):
         check_user(store, user, experiment)
     return split, folds
+
+
+def _check_rehearsal(experiment: Experiment, folds: tuple[Fold, ...], store: Store) -> None:
+    """Raise ConfigError where a method rehearses gestures, and a fold has too few people for a release to know any."""
+    name = next((n for n, m in experiment.methods.items() if isinstance(m, EmgupConfig) and m.replay), None)
+    if name is None:
+        return
+    for fold in folds:
+        people = len({store.infos[user].fold_group for user in fold.train})
+        if people < FEWEST_PEOPLE:
+            raise ConfigError(
+                f"method {name} rehearses gestures, of which a release tells nothing that fewer than {FEWEST_PEOPLE} "
+                f"people showed, and fold {fold.index} trains on {people}; raise folds.count, add people, or set "
+                f"methods.{name}.replay=null"
+            )
 
 
 def _chosen_users(experiment: Experiment, store: Store) -> list[str]:

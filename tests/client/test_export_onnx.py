@@ -88,6 +88,16 @@ def test_the_file_gives_the_probabilities_of_live_use(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_model_of_mixed_precision_is_exported_in_float32(tmp_path: Path) -> None:
+    mine = personalized()
+    export_onnx(mine, tmp_path / "plain.onnx")
+    mine.model.precision = "bf16"
+    export_onnx(mine, tmp_path / "mixed.onnx")
+    emg = 40 * np.random.default_rng(0).standard_normal((500, 8))
+    np.testing.assert_array_equal(decide(tmp_path / "mixed.onnx", emg), decide(tmp_path / "plain.onnx", emg))
+    assert mine.model.precision == "bf16"
+
+
 @pytest.mark.slow
 def test_the_command_writes_what_a_program_needs(tmp_path: Path) -> None:
     home = make_home(tmp_path)
@@ -101,5 +111,6 @@ def test_the_command_writes_what_a_program_needs(tmp_path: Path) -> None:
     kept = session.get_modelmeta().custom_metadata_map
     assert json.loads(kept["emgup.sampling_rate_hz"]) == 100
     assert json.loads(kept["emgup.channels"]) == 4
+    assert json.loads(kept["emgup.unit"]) == "mV"
     assert json.loads(kept["emgup.gestures"]) == ["rest", "fist", "open"]
     assert json.loads(kept["emgup.release"]) == open_personalized(home.folder).release_id

@@ -18,8 +18,9 @@ from emgup_model.evaluation.scenarios import SCENARIOS, Scenario
 from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.keys import public_key
 from emgup_model.methods import AdaBnConfig, Adapted, EmgupConfig, SourceOnlyConfig, Target
+from emgup_model.methods.base import copy_model
 from emgup_model.methods.ssa import SsaConfig
-from emgup_model.personalize import personalize
+from emgup_model.personalize import Adaptation, personalize
 from emgup_model.release import Release, open_release
 from emgup_model.task import Task, load_user
 from emgup_model.wire import Status
@@ -51,6 +52,28 @@ def test_inductive_tests_on_other_recordings_than_it_adapts_on(tmp_path: Path, r
     adapt_on, test_on = windows.adapt, windows.test
     assert {adapt_on.names[i] for i in adapt_on.recording.tolist()} == {"r0_g0", "r0_g1", "r0_g2"}
     assert {test_on.names[i] for i in test_on.recording.tolist()} == {"r1_g0", "r1_g1", "r1_g2"}
+
+
+def test_in_mixed_precision_a_saved_adaptation_predicts_as_it_did_when_made(tmp_path: Path, release: Release) -> None:
+    path, task, made = user_file(tmp_path), Task(AdaBnConfig(), "transductive"), dict[str, Adaptation]()
+
+    def from_weights(key: str) -> Adaptation | None:
+        """As a vault does: only the weights were kept."""
+        if key not in made:
+            return None
+        model = copy_model(release.model)
+        model.load_state_dict(made[key].model.state_dict())
+        return replace(made[key], model=model)
+
+    plain = personalize(path, release, task)
+    first = personalize(path, release, task, precision="bf16")
+    made[first.key] = first.adaptation
+    again = personalize(path, release, task, known=from_weights, precision="bf16")
+    assert first.adaptation.model.precision == again.adaptation.model.precision == "bf16"
+    assert release.model.precision == "fp32"
+    said = [(d.mean_confidence, d.confidence_percentiles, d.predictions_changed) for d in (first, again, plain)]
+    assert said[0] == said[1]
+    assert said[0] != said[2]
 
 
 def test_labels_are_not_needed(tmp_path: Path, release: Release) -> None:
@@ -121,7 +144,7 @@ def test_labels_that_cannot_be_scored_leave_the_adaptation_as_it_is(
 def test_damaged_labels_leave_the_adaptation_as_it_is(
     tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(_: Path) -> None:
+    def damaged(*_: object) -> None:
         raise DataError("the labels are damaged")
 
     monkeypatch.setattr(module, "read_labels", damaged)
@@ -235,10 +258,11 @@ def test_the_seed_of_the_cell_is_the_seed_of_the_draw(tmp_path: Path, release: R
 
 def test_a_scenario_that_cannot_be_drawn_is_one_line_each(tmp_path: Path, release: Release) -> None:
     bare = [replace(r, label=None) for r in toy_recordings(1)]
+    no_rest = [r for r in toy_recordings(1) if r.label]
     little_rest = [r if r.label else replace(r, emg=r.emg[:50]) for r in toy_recordings(1)]
     for name, recordings, info, scenario, message in (
         ("bare", bare, {}, "subset", "scenario subset is drawn with them"),
-        ("restless", None, {"gestures": ("wave", "fist", "open")}, "rest60", "needs a gesture named rest or neutral"),
+        ("restless", no_rest, {}, "rest60", "needs a gesture named rest or neutral"),
         ("cut", little_rest, {}, "rest60", "scenario rest60 leaves user 'u' no whole sequence"),
     ):
         (tmp_path / name).mkdir()

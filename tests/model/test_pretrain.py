@@ -44,7 +44,7 @@ def train(users: list[LabelledUser], store: Store, state: Path | None = None, st
 
     info = store.infos[store.users[0]]
     return train_source(
-        users[:2], users[2:3], info, BACKBONE, GRID, CONFIG, seed=1, state_file=state, on_epoch=on_epoch
+        users[:3], users[3:4], info, BACKBONE, GRID, CONFIG, seed=1, state_file=state, on_epoch=on_epoch
     )
 
 
@@ -53,6 +53,16 @@ def test_training_learns_and_reports_the_best_validation_epoch(users: list[Label
     assert trained.validation_accuracy > 0.9
     assert 1 <= trained.best_epoch <= trained.epochs
     assert not trained.model.training
+
+
+def test_a_release_tells_nothing_of_what_fewer_than_three_people_showed(
+    users: list[LabelledUser], toy_store: Store, tmp_path: Path
+) -> None:
+    assert bool((train(users, toy_store).statistics.power.sum(1) > 0).all())
+    for i in range(2):
+        write_user(tmp_path / f"u{i}.h5", toy_info(f"u{i}", group="same"), toy_recordings(i))
+    one = [load_labelled(Store(tmp_path), u, GRID, FILTER) for u in ("u0", "u1")]
+    assert not train([*one, *users[2:]], toy_store).statistics.power.any()
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
@@ -99,6 +109,7 @@ def test_training_windows_stay_inside_their_recording_and_carry_its_label(users:
                 user.labels,
                 user.sample_labels,
                 user.lengths,
+                user.person,
             )
         ],
         20,
@@ -123,7 +134,7 @@ def test_the_gesture_of_a_training_window_is_what_most_of_its_samples_show() -> 
         ("r",),
         20,
     )
-    sampler = WindowSampler([LabelledUser(grid, np.zeros(400, int), samples, (2000,))], 20, None)
+    sampler = WindowSampler([LabelledUser(grid, np.zeros(400, int), samples, (2000,), "u")], 20, None)
     batches = list(sampler.epoch(64, torch.Generator().manual_seed(0)))
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     counts = np.stack([np.bincount(samples[int(s) : int(s) + 20], minlength=3) for s in x[:, 0, 0]])

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 
+from emgup_model import release as release_module
 from emgup_model.backbones import CnnConfig, build_backbone
 from emgup_model.config import canonical_json
 from emgup_model.errors import ReleaseError
@@ -20,6 +23,7 @@ from tests.toy import make_release
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = (public_key(KEY),)
+RIGHT = state_tensors(build_backbone(CnnConfig(width=8, embedding_dim=8), 4, 3))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,9 @@ def test_another_signer_is_refused(files: ReleaseFiles) -> None:
 
 
 def test_truncated_weights_and_trailing_bytes_are_refused_even_when_signed(files: ReleaseFiles) -> None:
-    for weights in (files.weights[:-5], files.weights + b"\0" * 8, b"", b"\x80\x04pickle"):
+    header = json.dumps({"head.bias": {"dtype": "F8_E8M0", "shape": [3], "data_offsets": [0, 3]}}).encode()
+    unknown = len(header).to_bytes(8, "little") + header + bytes(3)
+    for weights in (files.weights[:-5], files.weights + b"\0" * 8, b"", b"\x80\x04pickle", unknown):
         with pytest.raises(ReleaseError):
             open_release(resigned(files, weights), TRUSTED)
 
@@ -93,8 +99,12 @@ def test_statistics_travel_with_the_weights_and_are_checked(files: ReleaseFiles)
     read = open_release(make_release(KEY, statistics=statistics), TRUSTED).statistics
     assert read is not None
     assert all(torch.equal(a, b) for a, b in zip(read.tensors().values(), statistics.tensors().values(), strict=True))
-    for broken in (replace(statistics, power=torch.ones(3, 12)), replace(statistics, power=-torch.ones(3, 11))):
-        with pytest.raises(ReleaseError, match="signal statistics"):
+    for broken, message in (
+        (replace(statistics, power=torch.ones(3, 12)), r"power' is float32 \[3, 12\].* must be float32 \[3, 11\]"),
+        (replace(statistics, power=-torch.ones(3, 11)), "no moments: a negative power"),
+        (replace(statistics, mean=torch.zeros(3, 4).double()), r"mean' is float64 .* must be float32 \[3, 4\]"),
+    ):
+        with pytest.raises(ReleaseError, match=message):
             open_release(make_release(KEY, statistics=broken), TRUSTED)
 
 
@@ -128,3 +138,81 @@ def test_keys_are_private_kept_and_checked(tmp_path: Path) -> None:
 def test_signing_is_deterministic() -> None:
     assert make_release(KEY) == make_release(KEY)
     assert sign_release.__doc__
+
+
+NAMES = sorted(RIGHT)
+DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex64, torch.bool),
+    *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32),
+)
+
+
+def signed_with(tensors: dict[str, torch.Tensor]) -> ReleaseFiles:
+    """A release of these tensors, listed as they are: what a signer with other code could make."""
+    plain = make_release(KEY)
+    specs = {
+        k: {
+            "shape": list(v.shape),
+            "dtype": str(v.dtype).removeprefix("torch."),
+            "sha256": hashlib.sha256(bytes(v.flatten().view(torch.uint8).tolist())).hexdigest(),
+        }
+        for k, v in tensors.items()
+    }
+    return resigned(plain, save(tensors), tensors=specs)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(NAMES), st.sampled_from(DTYPES))
+def test_tensors_of_another_dtype_are_refused_in_one_line(name: str, dtype: torch.dtype) -> None:
+    assume(dtype != RIGHT[name].dtype)
+    files = signed_with(RIGHT | {name: RIGHT[name].to(dtype)})
+    with pytest.raises(ReleaseError) as error:
+        open_release(files, TRUSTED)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_number_that_float32_cannot_hold_is_refused_before_it_becomes_infinite() -> None:
+    for value in (torch.full((3,), 1e300, dtype=torch.float64), torch.full((3,), complex(0, float("nan")))):
+        with pytest.raises(ReleaseError, match=r"'head\.bias' is (float64|complex64) \[3\].* must be float32 \[3\]"):
+            open_release(signed_with(RIGHT | {"head.bias": value}), TRUSTED)
+    assert open_release(signed_with(RIGHT), TRUSTED).manifest.unit == "mV"
+
+
+def test_tensors_that_the_backbone_does_not_have_are_named_even_when_listed() -> None:
+    fewer = {k: v for k, v in RIGHT.items() if k != "head.bias"}
+    some = RIGHT | {"source_statistics.mean": torch.zeros(3, 4)}
+    for tensors, odd in ((fewer, "head.bias"), (RIGHT | {"extra": torch.zeros(1)}, "extra"), (some, "correlation")):
+        with pytest.raises(ReleaseError, match=odd) as error:
+            open_release(signed_with(tensors), TRUSTED)
+        assert "\n" not in str(error.value)
+
+
+def test_no_memory_is_taken_for_a_backbone_before_the_weights_fit_it(
+    files: ReleaseFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    real = release_module.build_backbone
+    monkeypatch.setattr(release_module, "build_backbone", lambda *a: made.append(real(*a)) or made[-1])
+    wider = CnnConfig(width=16, embedding_dim=8).model_dump(mode="json")
+    with pytest.raises(ReleaseError, match="must be float32"):
+        open_release(resigned(files, files.weights, backbone=wider), TRUSTED)
+    assert [all(t.is_meta for t in model.state_dict().values()) for model in made] == [True]
+
+
+@pytest.mark.parametrize("name", ["emgup-release-99", "emgup-release-", "", "EMGUP-RELEASE-2", None])
+def test_only_known_formats_are_accepted(files: ReleaseFiles, name: str | None) -> None:
+    with pytest.raises(ReleaseError, match="format") as error:
+        open_release(resigned(files, files.weights, format=name), TRUSTED)
+    assert "\n" not in str(error.value)
+
+
+def test_a_release_says_its_unit_unless_it_is_of_before_units(files: ReleaseFiles) -> None:
+    old = json.loads(files.manifest) | {"format": "emgup-release-1"}
+    del old["unit"]
+    data = canonical_json(old)
+    assert open_release(ReleaseFiles(data, KEY.sign(data), files.weights), TRUSTED).manifest.unit is None
+    for changes in ({"unit": None}, {"unit": ""}, {"format": "emgup-release-1"}, {"gestures": ["a", "a", "b"]}):
+        with pytest.raises(ReleaseError, match="not usable here") as error:
+            open_release(resigned(files, files.weights, **changes), TRUSTED)
+        assert "\n" not in str(error.value)

@@ -8,6 +8,7 @@ import pytest
 from emgup_model.compute import ComputeConfig
 from emgup_model.data.store import Store, write_user
 from emgup_model.errors import ConfigError, DataError, ReleaseError
+from emgup_model.methods import load_method
 from emgup_model.release import load_release
 from emgup_simulation import prepare as module
 from emgup_simulation.cells import expected_cells
@@ -37,10 +38,34 @@ def test_each_fold_has_a_signed_release_that_never_saw_its_test_users(
     _, _, made = prepared
     assert len(made.folds) == 3
     for fold in made.folds:
-        manifest = load_release(made.releases[fold.index], made.trusted).manifest
-        assert manifest.fold == fold.index
+        release = load_release(made.releases[fold.index], made.trusted)
+        manifest, statistics = release.manifest, release.statistics
+        assert (manifest.fold, manifest.unit, manifest.format) == (fold.index, "mV", "emgup-release-2")
+        assert statistics is not None
+        assert not statistics.power.any()  # of one or two people
         assert manifest.training.train_users == len(fold.train)
         assert not set(fold.test) & {*fold.train, *fold.validation}
+
+
+def test_rehearsal_needs_three_people_to_train_on_and_says_so_before_anything_is_written(tmp_path: Path) -> None:
+    """Five users: in five folds each trains on three; in three, or with two names of one person in four, on two."""
+    few, grouped = write_store(tmp_path / "few", 5), tmp_path / "grouped"
+    for i in range(5):
+        write_user(grouped / f"u{i}.h5", toy_info(f"u{i}", group="ann" if i < 2 else ""), toy_recordings(i))
+    methods = {"rehearsing": load_method("emgup")}
+    run = RunFolder(tmp_path / "run")
+    for store, folds in ((few, 3), (grouped, 4)):
+        experiment = toy_experiment(store, folds={"count": folds}, methods=methods)
+        with pytest.raises(
+            ConfigError, match=r"method rehearsing rehearses .* trains on [12]; raise folds\.count"
+        ) as error:
+            prepare(experiment, run)
+        assert "\n" not in str(error.value)
+        with pytest.raises(ConfigError, match="rehearses"):
+            module.check_inputs(experiment, run, [0, 1, 2])
+    assert not run.path.exists()
+    module.check_inputs(toy_experiment(few, folds={"count": 5}, methods=methods), run)
+    module.check_inputs(toy_experiment(few), run)
 
 
 def test_preparing_again_trains_nothing(

@@ -56,7 +56,7 @@ class Decider:
         self._number = 0
 
     def push(self, samples: np.ndarray) -> Iterator[Decision]:
-        """Decisions that samples (n, C), in the unit of the user's recordings, make possible.
+        """Decisions that samples (n, C), in the release's unit, make possible.
 
         Draw them all before the next push.
         """

@@ -1,6 +1,7 @@
 """Where samples come from: a recording file, a TCP connection, standard input, or Lab Streaming Layer.
 
-A source yields chunks as they arrive. Samples are (n, C), in the unit of the recordings that the model was adapted on.
+A source yields chunks as they arrive. Samples are (n, C), in the release's unit: a recording file says its own and is
+converted, of a stream the user says it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from emgup_client.live.framing import Format, checked, parser
-from emgup_model.data.store import UserFile
 from emgup_model.errors import DataError
 from emgup_model.release import ReleaseManifest
-from emgup_model.task import check_fits
+from emgup_model.task import open_for
 
 READ_BYTES = 64 * 1024
 CONNECT_S = 5.0
@@ -42,8 +42,7 @@ def from_recording(path: Path, manifest: ReleaseManifest, realtime: bool = False
     Raises:
         DataError: the file is unusable, or does not fit the release.
     """
-    with UserFile(path) as file:
-        check_fits(file, manifest)
+    with open_for(path, manifest) as file:
         hop = manifest.windows.hop
         due = time.perf_counter()
         for recording in file.recordings:

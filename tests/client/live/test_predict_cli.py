@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from emgup_client.app import personalize_once
 from emgup_client.live.rejection import FIXED, calibrated_threshold, rejection_threshold
 from emgup_client.personalized import open_personalized
+from emgup_model.config import canonical_json
 from emgup_model.data.store import UserFile
 from emgup_model.data.windows import load_windows
 from emgup_model.errors import ConfigError, DataError, EmgupError, ReleaseError
-from emgup_model.methods import predict_logits
+from emgup_model.methods import load_method, predict_logits
+from emgup_model.personalize import percentiles_of
+from emgup_model.wire import Personalize
 from emgup_simulation.cli import app
 from tests.client.homes import Home, make_home
 from tests.toy import GESTURES
@@ -119,6 +124,36 @@ def test_standard_input(home: Home) -> None:
     assert [d["gesture"] for d in decisions] == offline(home)[:29]
 
 
+@pytest.mark.parametrize(("unit", "gain"), [("uV", 1e3), ("V", 1e-3), ("mV", 1.0)])
+def test_a_stream_in_another_unit_is_converted(home: Home, unit: str, gain: float) -> None:
+    emg = (first_recording(home).astype(np.float64) * gain).astype("<f4")
+    streamed = ("--stdin", "--format", "float32", "--unit", unit, "--reject", "0")
+    decisions, _ = run(home, *streamed, stdin=emg.tobytes())
+    assert [d["gesture"] for d in decisions] == offline(home)[:29]
+
+
+def test_a_model_made_in_mixed_precision_is_used_in_it(tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    request = Personalize(
+        release_id=home.files.id,
+        method=canonical_json(load_method("adabn")).decode(),
+        method_name="adabn",
+        protocol="transductive",
+        scenario="balanced",
+        seed=0,
+        cell="c" * 64,
+        user="u0",
+    )
+    personalize_once(request, replace(home.settings(), precision="bf16"))
+    mine = open_personalized(home.folder)
+    with UserFile(home.recording()) as file:
+        windows = load_windows(file, mine.manifest.windows, mine.manifest.preprocessing, mine.manifest.scale)
+    noted = tuple(mine.evaluation["confidence_percentiles"])
+    assert percentiles_of(predict_logits(mine.model, windows).softmax(1).amax(1)) == noted
+    mine.model.precision = "fp32"
+    assert percentiles_of(predict_logits(mine.model, windows).softmax(1).amax(1)) != noted
+
+
 def test_tcp(home: Home) -> None:
     emg = first_recording(home).astype("<f4")
     server = socket.create_server(("127.0.0.1", 0))
@@ -188,6 +223,9 @@ def test_a_stream_of_another_device_is_refused(home: Home) -> None:
         (["x.h5", "--stdin"], ConfigError, "name one source"),
         (["--stdin", "--format", "wav"], ConfigError, "unknown format 'wav'"),
         (["--tcp", "nowhere"], ConfigError, "HOST:PORT"),
+        (["--tcp", "127.0.0.1:" + "9" * 5000], ConfigError, "HOST:PORT"),
+        (["--stdin", "--unit", "adc"], DataError, "the samples are in 'adc', the release's in 'mV'"),
+        (["x.h5", "--unit", "uV"], ConfigError, "says its unit itself"),
         (["--tcp", "127.0.0.1:1"], DataError, "cannot connect to 127.0.0.1:1"),
         (["missing.h5"], DataError, "no such file"),
         (["--stdin", "--threshold", "2"], ConfigError, "probability from 0 to 1"),

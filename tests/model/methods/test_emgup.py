@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from emgup_model.methods import METHODS, EmgupConfig, Target, adapt, load_method
 from emgup_model.methods import emgup as module
 from emgup_model.methods.base import predict_logits
 from emgup_model.methods.refined import RefinedSspConfig
+from emgup_model.methods.replay import Replay
 from emgup_model.methods.ssp import SspConfig
 from emgup_model.personalize import personalize
 from emgup_model.release import Release, open_release
@@ -211,6 +213,24 @@ def test_rehearsing_keeps_a_gesture_that_the_users_data_lacks(trained: Backbone)
         hit = predict_logits(model, windows).argmax(1) == gestures
         recall[name] = float(hit[gestures == 1].float().mean())
     assert recall["rehearsed"] > 0.9 > recall["forgotten"]
+
+
+def test_replay_where_no_gesture_is_known_is_one_line(trained: Backbone, tmp_path: Path) -> None:
+    nothing = toy_statistics()
+    nothing.power.zero_()
+    release = open_release(make_release(KEY, trained, nothing), (public_key(KEY),))
+    with pytest.raises(ConfigError, match=r"know no gesture: .* or set replay: null") as error:
+        personalize(user_file(tmp_path), release, Task(short_emgup(), "transductive"))
+    assert "\n" not in str(error.value)
+
+
+def test_replay_goes_on_with_the_gestures_that_are_known(trained: Backbone) -> None:
+    some = toy_statistics()
+    some.power[1] = 0
+    target = replace(toy_target(), source_statistics=some)
+    replay = Replay(short_emgup().replay, target, 0, torch.Generator())  # type: ignore[arg-type]
+    assert set(replay.batch()[1].tolist()) == {0, 2}
+    assert adapt(trained, target, short_emgup(), 0).log["replay"]["steps"] > 0
 
 
 def test_replay_without_statistics_in_the_release_is_one_line(trained: Backbone, tmp_path: Path) -> None:
