@@ -1,4 +1,4 @@
-"""The table of methods in the terminal, at most 100 columns wide."""
+"""The table of methods in the terminal, at most 120 columns wide."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from emgup_model.evaluation.results import ResultRow
-from emgup_model.evaluation.statistics import POINT, summarise
+from emgup_model.evaluation.statistics import summarise
 from emgup_model.evaluation.summary import MethodSummary, Summary
 from emgup_simulation.report import text
 
-WIDTH = 100
+WIDTH = 120
 
 
 def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | None = None) -> None:
-    """Print one line per method under the name of its protocol and scenario, then how many cells have no score.
+    """Print one line per method under the name of its protocol and scenario, then what the columns mean and lack.
 
     Args:
         rows: result rows, failed ones included.
-        console: where to print; its width is used up to 100 columns.
+        console: where to print; its width is used up to 120 columns.
         summary: statistics of ``rows``; computed when not given.
     """
     summary = summary or summarise(rows)
@@ -32,21 +32,26 @@ def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | 
         here = [m for m in summary.methods if (m.dataset, m.backbone) == (dataset, backbone)]
         console.print(Text(f"{dataset}, {backbone}: accuracy in %, \u0394 in points against Source Only", "bold"))
         console.print(_table(here, width), width=width)
+        for note in (text.runs_note(here), text.HARM):
+            console.print(Text(note, "dim"), width=width)
     problems = Counter(p.status for m in summary.methods for p in m.problems)
     if problems:
         why = ", ".join(f"{status}: {n}" for status, n in sorted(problems.items()))
-        console.print(Text(f"{text.plural(problems.total(), 'cell')} without a score ({why})", "red"))
+        note = f"{text.plural(problems.total(), 'cell')} without a score ({why}); left out of both sides of every difference"
+        console.print(Text(note, "red"))
 
 
 def _table(methods: Sequence[MethodSummary], width: int) -> Table:
     users = max(5, *(len(text.users_of(m)) for m in methods))
-    numbers = {"users": users, "accuracy": 11, "F1": 4, "10th": 4, "\u0394 [95 % interval]": 20, "worse": 5}
+    runs = max(4, *(len(text.runs_of(m)) for m in methods))
+    numbers = {"users": users, "runs": runs, "accuracy": 11, "F1": 4, "10th": 4, "Δ [95 % interval]": 20}
+    numbers |= {"runs\nworse": 5, "people\never worse": 10}
     names = max(22, width - sum(numbers.values()) - 2 * (len(numbers) + 2))  # two columns of separators each
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
     table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=names - names // 2)
     for name, columns in numbers.items():
         table.add_column(name, justify="right", no_wrap=True, min_width=columns)
-    table.add_column("largest loss", no_wrap=True, overflow="ellipsis", max_width=names // 2)
+    table.add_column("worst run", no_wrap=True, overflow="ellipsis", max_width=names // 2)
     for place in text.places((m.protocol, m.scenario) for m in methods):
         for line in text.place_name(place).replace(" \u00b7 ", "\n\u00b7 ").split("\n"):  # too wide for one row
             table.add_row(Text(line, "italic"))
@@ -58,17 +63,21 @@ def _table(methods: Sequence[MethodSummary], width: int) -> Table:
 
 
 def _cells(m: MethodSummary) -> list[Text]:
-    cells = [f"  {m.method}", text.users_of(m)]
+    cells = [f"  {m.method}", text.users_of(m), text.runs_of(m)]
     if m.accuracy is None or m.macro_f1 is None:
-        return [Text(c) for c in cells + [text.NONE] * 6]
+        return [Text(c) for c in cells + [text.NONE] * 7]
     cells += [
         text.mean_sd(m.accuracy.mean, m.accuracy.sd),
         text.percent(m.macro_f1.mean),
         text.percent(m.accuracy.p10),
     ]
-    d = text.shown_delta(m, m.delta_accuracy)
-    if d is None:
-        return [Text(c) for c in cells + [text.NONE] * 3]
-    loss = f"{text.points(d.worst)} {d.worst_user}" if d.worst < 0 else "none"
-    cells += [f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(), f"{text.percent(d.share_worse, 0)} %"]
-    return [*(Text(c) for c in cells), Text(loss, "red" if d.worst < -POINT else "")]
+    d, harm = text.shown_delta(m, m.delta_accuracy), text.shown_harm(m)
+    if d is None or harm is None:
+        return [Text(c) for c in cells + [text.NONE] * 4]
+    cells += [
+        text.change(d),
+        text.share(harm.share_runs_worse_1pt),
+        text.share(harm.share_users_ever_worse_1pt),
+    ]
+    worst = f"{text.points(harm.worst)} {text.worst_run(harm)}"
+    return [*(Text(c) for c in cells), Text(worst, "red" if text.clearly_worse(harm.worst) else "")]
