@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 FEWEST = 5
 """With fewer values there is no interval: the skewness of a handful of people says nothing."""
@@ -42,7 +42,7 @@ def mean_interval(values: Floats, bounds: tuple[float, float] = (-np.inf, np.inf
         equal = float(np.clip(mean, values.min(), values.max()))
         return equal, equal
     skewness = float(np.mean(((values - mean) / values.std()) ** 3)) * np.sqrt(n * (n - 1)) / (n - 2)
-    reach = float(stats.t.ppf(0.975, n - 1) / np.sqrt(n))
+    reach = float(special.stdtrit(n - 1, 0.975) / np.sqrt(n))
     low, high = (mean - sd * _without_skewness(y, skewness, n) for y in (reach, -reach))
     return float(np.clip(low, *bounds)), float(np.clip(high, *bounds))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from rich import box
@@ -16,6 +16,8 @@ from emgup_model.evaluation.summary import MethodSummary, Summary
 from emgup_simulation.report import text
 
 WIDTH = 120
+NEEDED = {"users": 95, "runs": 95, "F1": 112, "10th": 112}
+"""Columns that a narrower table goes without, so that harm can be read."""
 
 
 def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | None = None) -> None:
@@ -37,16 +39,18 @@ def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | 
     problems = Counter(p.status for m in summary.methods for p in m.problems)
     if problems:
         why = ", ".join(f"{status}: {n}" for status, n in sorted(problems.items()))
-        note = f"{text.plural(problems.total(), 'cell')} without a score ({why}); left out of both sides of every difference"
+        note = f"{text.plural(problems.total(), 'cell')} without a score ({why}), left out of both sides of differences"
         console.print(Text(note, "red"))
 
 
 def _table(methods: Sequence[MethodSummary], width: int) -> Table:
-    users = max(5, *(len(text.users_of(m)) for m in methods))
-    runs = max(4, *(len(text.runs_of(m)) for m in methods))
-    numbers = {"users": users, "runs": runs, "accuracy": 11, "F1": 4, "10th": 4, "Δ [95 % interval]": 20}
-    numbers |= {"runs\nworse": 5, "people\never worse": 10}
-    names = max(22, width - sum(numbers.values()) - 2 * (len(numbers) + 2))  # two columns of separators each
+    numbers = {
+        "users": max(5, *(len(text.users_of(m)) for m in methods)),
+        "runs": max(4, *(len(text.runs_of(m)) for m in methods)),
+        **{"accuracy": 11, "F1": 4, "10th": 4, "Δ [95 % interval]": 20, "runs\nworse": 5, "people\nworse": 6},
+    }
+    numbers = {name: columns for name, columns in numbers.items() if width >= NEEDED.get(name, 0)}
+    names = max(24, width - sum(numbers.values()) - 2 * (len(numbers) + 2))  # two columns of separators each
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
     table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=names - names // 2)
     for name, columns in numbers.items():
@@ -57,27 +61,25 @@ def _table(methods: Sequence[MethodSummary], width: int) -> Table:
             table.add_row(Text(line, "italic"))
         here = {m.method: m for m in methods if (m.protocol, m.scenario) == place}
         for name in text.ordered(here, text.TITLES):
-            table.add_row(*_cells(here[name]))
+            cells = _cells(here[name])
+            table.add_row(*(cells[column] for column in ("method", *numbers, "worst run")))
         table.add_section()
     return table
 
 
-def _cells(m: MethodSummary) -> list[Text]:
-    cells = [f"  {m.method}", text.users_of(m), text.runs_of(m)]
-    if m.accuracy is None or m.macro_f1 is None:
-        return [Text(c) for c in cells + [text.NONE] * 7]
-    cells += [
-        text.mean_sd(m.accuracy.mean, m.accuracy.sd),
-        text.percent(m.macro_f1.mean),
-        text.percent(m.accuracy.p10),
-    ]
-    d, harm = text.shown_delta(m, m.delta_accuracy), text.shown_harm(m)
-    if d is None or harm is None:
-        return [Text(c) for c in cells + [text.NONE] * 4]
-    cells += [
-        text.change(d),
-        text.share(harm.share_runs_worse_1pt),
-        text.share(harm.share_users_ever_worse_1pt),
-    ]
-    worst = f"{text.points(harm.worst)} {text.worst_run(harm)}"
-    return [*(Text(c) for c in cells), Text(worst, "red" if text.clearly_worse(harm.worst) else "")]
+def _cells(m: MethodSummary) -> dict[str, Text]:
+    """Column → cell, for every column there can be."""
+    cells: defaultdict[str, Text] = defaultdict(lambda: Text(text.NONE))
+    cells |= {"method": Text(f"  {m.method}"), "users": Text(text.users_of(m)), "runs": Text(text.runs_of(m))}
+    if m.accuracy is not None and m.macro_f1 is not None:
+        cells["accuracy"] = Text(text.mean_sd(m.accuracy.mean, m.accuracy.sd))
+        cells["F1"] = Text(text.percent(m.macro_f1.mean))
+        cells["10th"] = Text(text.percent(m.accuracy.p10))
+    delta, harm = text.shown_delta(m, m.delta_accuracy), text.shown_harm(m)
+    if delta is not None and harm is not None:
+        cells["Δ [95 % interval]"] = Text(text.change(delta))
+        cells["runs\nworse"] = Text(text.share(harm.share_runs_worse_1pt))
+        cells["people\nworse"] = Text(text.share(harm.share_users_ever_worse_1pt))
+        worst = f"{text.points(harm.worst)} {text.worst_run(harm)}"
+        cells["worst run"] = Text(worst, "red" if text.clearly_worse(harm.worst) else "")
+    return cells

@@ -147,7 +147,7 @@ def clearly_worse(change: float) -> bool:
 
 HARM = (
     "Worse: by more than 1 point of accuracy than Source Only on the same windows, counted in single runs, not in a "
-    "person's mean over runs; people ever worse: in any of their runs; worst run: change, person, source seed/seed."
+    "person's mean over runs; people worse: in any of their runs; worst run: change, person, source seed/seed."
 )
 """What the columns of harm count."""
 
@@ -166,18 +166,19 @@ def runs_note(methods: Sequence[MethodSummary]) -> str:
     return f"{drawn}, one source training: the spread of {lacking} is not in the intervals."
 
 
-TEST = "p: two-sided Wilcoxon signed-rank test over people, Holm-corrected over"
-
-
 def source_family(methods: Sequence[MethodSummary]) -> str:
     """Test and Holm family of a table's Δ against Source Only."""
     tested = sum(d is not None and d.wilcoxon_p is not None for d in (m.delta_accuracy for m in methods))
-    return f"{TEST} the {plural(tested, 'comparison')} of this table with Source Only, each score on its own."
+    return f"p: two-sided Wilcoxon signed-rank test over people. {_family(tested, 'Source Only')}"
 
 
 def family_note(family: Sequence[Comparison]) -> str:
-    """Test and Holm family of what `comparisons` returns."""
-    return f"{TEST} the {plural(len(family), 'comparison')} with {title(family[0].family)} here, each score on its own."
+    """Holm family of what `comparisons` returns."""
+    return _family(len(family), title(family[0].family))
+
+
+def _family(count: int, name: str) -> str:
+    return f"Holm family: the {plural(count, 'comparison')} with {name} given here, each score on its own."
 
 
 def pairs(delta: Delta) -> str:
