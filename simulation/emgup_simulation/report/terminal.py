@@ -29,7 +29,7 @@ def print_table(rows: Sequence[ResultRow], console: Console, summary: Summary | 
         summary: statistics of ``rows``; computed when not given.
     """
     summary = summary or summarise(rows)
-    width = min(WIDTH, console.width) if console.is_terminal else WIDTH  # a pipe has no width to respect
+    width = min(WIDTH, console.width)
     for dataset, backbone in sorted({(m.dataset, m.backbone) for m in summary.methods}):
         here = [m for m in summary.methods if (m.dataset, m.backbone) == (dataset, backbone)]
         console.print(Text(f"{dataset}, {backbone}: accuracy in %, \u0394 in points against Source Only", "bold"))
@@ -51,11 +51,12 @@ def _table(methods: Sequence[MethodSummary], width: int) -> Table:
     }
     numbers = {name: columns for name, columns in numbers.items() if width >= NEEDED.get(name, 0)}
     names = max(24, width - sum(numbers.values()) - 2 * (len(numbers) + 2))  # two columns of separators each
+    worst = max(16, names // 2)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
-    table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=names - names // 2)
+    table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=names - worst)
     for name, columns in numbers.items():
         table.add_column(name, justify="right", no_wrap=True, min_width=columns)
-    table.add_column("worst run", no_wrap=True, overflow="ellipsis", max_width=names // 2)
+    table.add_column("worst run", no_wrap=True, overflow="ellipsis", max_width=worst)
     for place in text.places((m.protocol, m.scenario) for m in methods):
         for line in text.place_name(place).replace(" \u00b7 ", "\n\u00b7 ").split("\n"):  # too wide for one row
             table.add_row(Text(line, "italic"))

@@ -23,8 +23,7 @@ def test_interval_holds_the_mean_mirrors_and_moves_with_the_data(x):
     assert x.mean() - 1e-12 <= high
     assert mean_interval(-x) == pytest.approx((-high, -low), abs=1e-6)
     assert mean_interval(3 * x + 1) == pytest.approx((3 * low + 1, 3 * high + 1), abs=1e-5)
-    cut = mean_interval(x, (-0.5, 0.5))
-    assert cut == pytest.approx(np.clip([low, high], -0.5, 0.5))
+    assert mean_interval(x, (-1, 1)) == pytest.approx(np.clip([low, high], -1, 1))
 
 
 def test_no_interval_below_five_people_and_none_of_width_for_equal_ones():
