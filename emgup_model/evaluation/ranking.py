@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from emgup_model.config import Frozen
 from emgup_model.evaluation.statistics import POINT
-from emgup_model.evaluation.summary import MethodSummary, Summary
+from emgup_model.evaluation.summary import Harm, MethodSummary, Summary
 
 BALANCED = "balanced"
-MAX_SHARE_WORSE = 0.05
+MAX_SHARE_EVER_WORSE = 0.05
 MAX_LOSS = 0.03
 
 RULE = (
-    "Per method, protocol and scenario, over users (seeds averaged within a user first): mean accuracy, share of "
-    "users made worse than Source Only by more than 1 point, the worst user's change. A method is admissible when no "
-    "user is worse by more than 1 point with balanced data, and with any other scenario at most 5 % of users are worse "
-    "by more than 1 point and none by more than 3. Admissible methods come first, then the mean accuracy over all "
-    "protocols and scenarios decides. A method with a cell that has no score is compared on other users than the rest "
-    "and comes last."
+    "Per method, protocol and scenario: mean accuracy over users (runs averaged within a user first), share of users "
+    "who are worse than Source Only by more than 1 point in any of their runs, the worst single run's change. A method "
+    "is admissible when with balanced data no single run is worse by more than 1 point, and with any other scenario at "
+    "most 5 % of users are ever worse by more than 1 point and no single run by more than 3. Admissible methods come "
+    "first, then the mean accuracy over all protocols and scenarios decides. A method with a cell that has no score is "
+    "compared on other runs than the rest and comes last."
 )
 """What :func:`rank` does, in words."""
 
@@ -30,16 +30,14 @@ class Group(Frozen):
     scenario: str
     users: int
     accuracy: float
-    share_worse_1pt: float
-    worst: float
-    worst_user: str
+    harm: Harm
 
     @property
     def admissible(self) -> bool:
-        """Whether nobody, or outside balanced data nearly nobody, is made clearly worse."""
+        """Whether no run, or outside balanced data nearly nobody's, is clearly worse."""
         if self.scenario == BALANCED:
-            return self.worst >= -POINT
-        return self.share_worse_1pt <= MAX_SHARE_WORSE and self.worst >= -MAX_LOSS
+            return self.harm.worst >= -POINT
+        return self.harm.share_users_ever_worse_1pt <= MAX_SHARE_EVER_WORSE and self.harm.worst >= -MAX_LOSS
 
 
 class Candidate(Frozen):
@@ -75,12 +73,10 @@ def _candidate(name: str, summaries: Sequence[MethodSummary], places: int) -> Ca
             scenario=m.scenario,
             users=m.users,
             accuracy=m.accuracy.mean,
-            share_worse_1pt=m.delta_accuracy.share_worse_1pt,
-            worst=m.delta_accuracy.worst,
-            worst_user=m.delta_accuracy.worst_user,
+            harm=m.harm,
         )
         for m in summaries
-        if m.accuracy is not None and m.delta_accuracy is not None
+        if m.accuracy is not None and m.harm is not None
     ]
     complete = len(groups) == places and not any(m.problems for m in summaries)
     return Candidate(method=name, groups=tuple(groups), complete=complete)

@@ -82,7 +82,7 @@ def sort_rows(rows: Iterable[ResultRow]) -> tuple[ResultRow, ...]:
     """Rows in the order of results.csv: dataset, backbone, method, protocol, scenario, fold, user, source seed, seed.
 
     Raises:
-        RunError: two rows of one cell. A user is tested once per pair of seeds, whatever the fold.
+        RunError: two rows of one cell. A user is tested once per run, so the fold is no part of a cell's identity.
     """
     ordered = sorted(rows, key=attrgetter(*_ORDER))
     seen: set[tuple[object, ...]] = set()

@@ -1,8 +1,9 @@
 """Statistics of a run: per method, protocol and scenario over users, every user with equal weight.
 
-Seeds are averaged within a user first, then users are summarised; folds play no role, so that a user of a small fold
-does not weigh more than one of a large fold. Differences are paired: a personalized model is compared with
-the source release on the same user's same test windows.
+A user's runs (source seed, seed) are averaged first, then users are summarised; folds play no role, so that a user of
+a small fold does not weigh more than one of a large fold. Differences are paired by (user, run) before anything is
+averaged: a cell that failed or is missing takes the other side's cell with it. Harm is counted per run
+(:class:`~emgup_model.evaluation.summary.Harm`), because a mean over seeds hides the run that a person got.
 
 Intervals and tests are those of :mod:`emgup_model.evaluation.inference`, which says why these.
 """
@@ -14,13 +15,13 @@ from itertools import groupby
 
 import numpy as np
 
-from emgup_model.evaluation.inference import bootstrap_interval, holm, wilcoxon_p
+from emgup_model.evaluation.inference import holm, mean_interval, wilcoxon_p
 from emgup_model.evaluation.results import ResultRow, sort_rows
-from emgup_model.evaluation.summary import Absence, CellProblem, Comparison, Delta, MethodSummary, Spread, Summary
+from emgup_model.evaluation.summary import Absence, CellProblem, Comparison, Delta, Harm, MethodSummary, Spread, Summary
 
 SOURCE_ONLY = "source_only"
 POINT = 0.01
-"""One percentage point of accuracy: a user below −1 point counts as clearly made worse."""
+"""One percentage point of accuracy: a run below −1 point counts as clearly worse."""
 
 REFERENCES: Mapping[str, tuple[str, ...] | None] = {
     "adabn": None,
@@ -29,8 +30,11 @@ REFERENCES: Mapping[str, tuple[str, ...] | None] = {
 }
 """Methods that others are compared with besides Source Only, and which others (None: all)."""
 CONTENDER = "emgup"
-"""Method that is compared with every other one, Source Only included: ``emgup`` minus each yardstick."""
+"""Method that is compared with every other one: ``emgup`` minus each yardstick."""
 
+Pair = tuple[str, tuple[int, int]]
+"""(user, run): what two methods are compared on."""
+Scores = Mapping[Pair, float]
 PerUser = Mapping[str, float]
 
 
@@ -62,14 +66,17 @@ def summarise(rows: Iterable[ResultRow], users: Iterable[str] = ()) -> Summary:
     return Summary(methods=tuple(methods), comparisons=tuple(comparisons), absent=tuple(absent))
 
 
-def per_user(rows: Iterable[ResultRow], score: Callable[[ResultRow], float | None]) -> dict[str, float]:
-    """Mean of ``score`` over the seeds of each user, users sorted; cells without a score are left out."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        value = score(row)
-        if row.ok and value is not None:
-            values.setdefault(row.user, []).append(value)
-    return {user: float(np.mean(values[user])) for user in sorted(values)}
+def scores(rows: Iterable[ResultRow], score: Callable[[ResultRow], float | None]) -> dict[Pair, float]:
+    """``score`` of every (user, run) of one method, protocol and scenario; cells without a score are left out."""
+    return {(row.user, row.run): value for row in rows if row.ok and (value := score(row)) is not None}
+
+
+def per_user(values: Scores) -> dict[str, float]:
+    """Mean over the runs of each user, users sorted."""
+    of: dict[str, list[float]] = {}
+    for (user, _), value in sorted(values.items()):
+        of.setdefault(user, []).append(value)
+    return {user: float(np.mean(found)) for user, found in of.items()}
 
 
 def accuracy_delta(row: ResultRow) -> float | None:
@@ -77,9 +84,35 @@ def accuracy_delta(row: ResultRow) -> float | None:
     return _difference(row.accuracy, row.source_accuracy)
 
 
-def paired_difference(method: PerUser, reference: PerUser) -> Delta | None:
-    """Statistics of ``method − reference`` over the users that both have; None without such a user."""
-    return _delta({u: method[u] - reference[u] for u in sorted(method.keys() & reference.keys())})
+def paired_difference(method: Scores, reference: Scores, expected: int) -> Delta | None:
+    """Statistics of ``method − reference`` over the (user, run) pairs that both have; None without such a pair.
+
+    Args:
+        method: scores of one method.
+        reference: scores that are subtracted.
+        expected: pairs there should be; those that are not compared are counted as dropped.
+    """
+    return _delta({pair: method[pair] - reference[pair] for pair in method.keys() & reference.keys()}, expected)
+
+
+def harm(rows: Iterable[ResultRow]) -> Harm | None:
+    """Harm of one method's runs under one protocol and scenario; None without a score."""
+    changes = {pair: round(change, 12) + 0.0 for pair, change in scores(rows, accuracy_delta).items()}
+    if not changes:
+        return None
+    worse = {pair for pair, change in changes.items() if change < -POINT}
+    users = {user for user, _ in changes}
+    (user, (source_seed, seed)), worst = min(changes.items(), key=lambda found: (found[1], found[0]))
+    return Harm(
+        n_runs=len(changes),
+        n_users=len(users),
+        share_runs_worse_1pt=len(worse) / len(changes),
+        share_users_ever_worse_1pt=len({user for user, _ in worse}) / len(users),
+        worst=worst,
+        worst_user=user,
+        worst_source_seed=source_seed,
+        worst_seed=seed,
+    )
 
 
 def _place(row: ResultRow) -> dict[str, str]:
@@ -87,11 +120,20 @@ def _place(row: ResultRow) -> dict[str, str]:
     return {name: getattr(row, name) for name in ("dataset", "backbone", "protocol", "scenario")}
 
 
+def expected_pairs(rows: Iterable[ResultRow]) -> set[Pair]:
+    """Every user with every run that any method has, for rows of one dataset, backbone, protocol and scenario."""
+    users, runs = set(), set()
+    for row in rows:
+        users.add(row.user)
+        runs.add(row.run)
+    return {(user, run) for user in users for run in runs}
+
+
 def _methods(rows: Sequence[ResultRow]) -> list[MethodSummary]:
     """Summaries of one dataset, backbone, protocol and scenario."""
-    users = {r.user for r in rows}
+    expected = expected_pairs(rows)
     names = sorted({r.method for r in rows})
-    summaries = [_method([r for r in rows if r.method == name], users) for name in names]
+    summaries = [_method([r for r in rows if r.method == name], expected) for name in names]
     accuracy = _corrected([s.delta_accuracy if s.method != SOURCE_ONLY else None for s in summaries])
     macro_f1 = _corrected([s.delta_macro_f1 if s.method != SOURCE_ONLY else None for s in summaries])
     return [
@@ -100,42 +142,56 @@ def _methods(rows: Sequence[ResultRow]) -> list[MethodSummary]:
     ]
 
 
-def _method(rows: Sequence[ResultRow], expected: set[str]) -> MethodSummary:
+def _method(rows: Sequence[ResultRow], expected: set[Pair]) -> MethodSummary:
     first = rows[0]
-    accuracy = per_user(rows, lambda r: r.accuracy)
-    seeds = {r.seed for r in rows}
-    cells = {(user, seed) for user in expected for seed in seeds}
-    failed = [(r.user, r.seed, r.status) for r in rows if not r.ok]
-    missing = [(user, seed, "missing") for user, seed in cells - {(r.user, r.seed) for r in rows}]
-    seconds = per_user(rows, lambda r: r.adapt_seconds)
+    users = {user for user, _ in expected}
+    accuracy = scores(rows, lambda r: r.accuracy)
+    status = {(r.user, r.run): r.status for r in rows}
+    problems = [(pair, status.get(pair, "missing")) for pair in sorted(expected - accuracy.keys())]
+    scored = {user for user, _ in accuracy}
+    seconds = per_user(scores(rows, lambda r: r.adapt_seconds))
     itself = first.method == SOURCE_ONLY
+    delta_f1 = scores(rows, lambda r: _difference(r.macro_f1, r.source_macro_f1))
     return MethodSummary(
         **_place(first),
         method=first.method,
-        users=len(accuracy),
-        users_expected=len(expected),
-        users_without_score=tuple(sorted(expected - accuracy.keys())),
-        problems=tuple(CellProblem(user=u, seed=s, status=why) for u, s, why in sorted(failed + missing)),
-        seeds=tuple(sorted(seeds)),
-        accuracy=_spread(accuracy),
-        macro_f1=_spread(per_user(rows, lambda r: r.macro_f1)),
-        source_accuracy=_spread(per_user(rows, lambda r: r.source_accuracy)),
-        source_macro_f1=_spread(per_user(rows, lambda r: r.source_macro_f1)),
-        delta_accuracy=_delta(per_user(rows, accuracy_delta), test=not itself),
-        delta_macro_f1=_delta(per_user(rows, lambda r: _difference(r.macro_f1, r.source_macro_f1)), test=not itself),
+        users=len(scored),
+        users_expected=len(users),
+        users_without_score=tuple(sorted(users - scored)),
+        runs=len(accuracy),
+        runs_expected=len(expected),
+        problems=tuple(CellProblem(user=u, source_seed=s, seed=d, status=why) for (u, (s, d)), why in problems),
+        source_seeds=tuple(sorted({r.source_seed for r in rows})),
+        seeds=tuple(sorted({r.seed for r in rows})),
+        accuracy=_spread(per_user(accuracy)),
+        macro_f1=_spread(per_user(scores(rows, lambda r: r.macro_f1))),
+        source_accuracy=_spread(per_user(scores(rows, lambda r: r.source_accuracy))),
+        source_macro_f1=_spread(per_user(scores(rows, lambda r: r.source_macro_f1))),
+        delta_accuracy=_delta(scores(rows, accuracy_delta), len(expected), test=not itself),
+        delta_macro_f1=_delta(delta_f1, len(expected), test=not itself),
+        harm=harm(rows),
         adapt_seconds_mean=float(np.mean(list(seconds.values()))) if seconds else None,
     )
 
 
 def _comparisons(rows: Sequence[ResultRow]) -> list[Comparison]:
     """Comparisons between methods, within one dataset, backbone, protocol and scenario."""
-    names = sorted({r.method for r in rows})
-    families = {
-        reference: [(m, reference) for m in names if m not in (reference, SOURCE_ONLY) and (only is None or m in only)]
-        for reference, only in REFERENCES.items()
-    }
-    families[CONTENDER] = [(CONTENDER, m) for m in names if m != CONTENDER]
-    return [c for family, pairs in families.items() if family in names for c in _family(rows, family, pairs)]
+    families = _families({r.method for r in rows})
+    return [c for family, pairs in families.items() for c in _family(rows, family, pairs)]
+
+
+def _families(methods: set[str]) -> dict[str, list[tuple[str, str]]]:
+    """Family → (method, reference) pairs. Two methods meet in one family only; Source Only has the methods' own Δ."""
+    wanted = {CONTENDER: [(CONTENDER, other) for other in sorted(methods)]}
+    for reference, only in REFERENCES.items():
+        wanted[reference] = [(m, reference) for m in sorted(methods) if only is None or m in only]
+    families: dict[str, list[tuple[str, str]]] = {}
+    met: set[frozenset[str]] = {frozenset((m, SOURCE_ONLY)) for m in methods} | {frozenset((m,)) for m in methods}
+    for family, pairs in wanted.items():
+        if family in methods:
+            families[family] = [pair for pair in pairs if frozenset(pair) not in met]
+            met |= {frozenset(pair) for pair in pairs}
+    return families
 
 
 def _family(rows: Sequence[ResultRow], family: str, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
@@ -152,8 +208,9 @@ def _family(rows: Sequence[ResultRow], family: str, pairs: Sequence[tuple[str, s
 def _differences(
     rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]], score: Callable[[ResultRow], float | None]
 ) -> list[Delta | None]:
-    of = {m: per_user((r for r in rows if r.method == m), score) for m in {m for pair in pairs for m in pair}}
-    return [paired_difference(of[method], of[reference]) for method, reference in pairs]
+    of = {m: scores((r for r in rows if r.method == m), score) for m in {m for pair in pairs for m in pair}}
+    expected = len(expected_pairs(rows))
+    return [paired_difference(of[method], of[reference], expected) for method, reference in pairs]
 
 
 def _spread(values: PerUser) -> Spread | None:
@@ -164,28 +221,24 @@ def _spread(values: PerUser) -> Spread | None:
     return Spread(
         mean=float(np.clip(x.mean(), x.min(), x.max())),
         sd=float(x.std(ddof=1)) if len(x) > 1 else None,
-        ci95=bootstrap_interval(x),
+        ci95=mean_interval(x, (0, 1)),
         p10=float(np.percentile(x, 10)),
         worst=values[worst],
         worst_user=worst,
     )
 
 
-def _delta(values: PerUser, test: bool = True) -> Delta | None:
-    if not values:
+def _delta(differences: Scores, expected: int, test: bool = True) -> Delta | None:
+    if not differences:
         return None
     # Differences of window counts over one total tie exactly; 1e-12 undoes what rounding does to those ties.
-    x = np.round(np.array(list(values.values())), 12) + 0.0
-    users = list(values)
-    worst = min(range(len(x)), key=lambda i: (x[i], users[i]))
+    x = np.round(np.array(list(per_user(differences).values())), 12) + 0.0
     return Delta(
         n_users=len(x),
+        n_pairs=len(differences),
+        n_dropped=expected - len(differences),
         mean=float(np.clip(x.mean(), x.min(), x.max())),
-        ci95=bootstrap_interval(x),
-        share_worse=float((x < 0).mean()),
-        share_worse_1pt=float((x < -POINT).mean()),
-        worst=float(x[worst]),
-        worst_user=users[worst],
+        ci95=mean_interval(x, (-1, 1)),
         wilcoxon_p=wilcoxon_p(x) if test else None,
     )
 

@@ -39,17 +39,26 @@ def test_says_what_was_chosen_how_and_on_whom() -> None:
         "| 1 | `adabn` | yes | 54.0 |",
         "| 2 | `source_only` | yes | 50.0 |",
         "## inductive",
-        "| `adabn` | 2 | 54.0 | 0 % | −1.0 u2 |",
+        "| `adabn` | 2 | 2 | 54.0 | 0 % | 0 % | −1.0 u2 0/0 |",
     ):
         assert expected in shown
     assert "Decisions" not in shown
+
+
+def test_harm_is_that_of_single_runs() -> None:
+    found = [*rows(9), *(r.model_copy(update={"seed": 1}) for r in rows(-5))]
+    shown = to_choice(EXPERIMENT, found, summarise(found), [], INFO)
+    assert "Chosen: **`source_only`**" in shown
+    assert "| 2 | `adabn` | no: inductive (50 % ever worse, −5.0 u2 0/1) |" in shown
+    assert "| `adabn` | 2 | 4 | 55.5 | 25 % | 50 % | −5.0 u2 0/1 |" in shown
+    assert "2 seeds of draw and adaptation, one source training" in shown
 
 
 def test_says_why_a_method_is_not_admissible_and_when_none_is() -> None:
     found = [r for r in rows(-2) if r.method == "adabn"]
     shown = to_choice(EXPERIMENT, found, summarise(found), [], INFO)
     assert "Chosen: none" in shown
-    assert "| 1 | `adabn` | no: inductive (50 %, −2.0 u2) | 53.5 |" in shown
+    assert "| 1 | `adabn` | no: inductive (50 % ever worse, −2.0 u2 0/0) | 53.5 |" in shown
     assert "Settings of" not in shown
 
 

@@ -169,6 +169,7 @@ def test_failed_and_missing_cells_are_listed(tmp_path):
 def test_every_cell_failed(tmp_path):
     page = make(tmp_path, [row(u, status="data_error", method=m) for u in "ab" for m in METHODS])
     assert "10 cells of 10 have no score" in page.text
+    assert "0 of 2 users of cohort tested" in page.text
     assert "0/2" in page.text
     assert "What the gradient steps add" not in page.text
 
@@ -238,6 +239,31 @@ def test_emgup_against_each_yardstick(tmp_path):
     page = make(tmp_path, cohort(methods=("source_only", "adabn", "emgup")))
     assert page.text.count("against each yardstick") == 2
     assert ("table", "class", "against") in page.attributes
+
+
+def test_harm_is_told_per_run_with_what_the_runs_differ_in(tmp_path):
+    rows = [row("a", 0.9), row("a", 0.5, seed=1), row("b", 0.9), row("b", 0.9, seed=1)]
+    page = make(tmp_path, rows)
+    assert "−20.0 a 0/1" in page.text  # the worst single run; the mean over a's runs loses nothing
+    assert "25 % 50 %" in page.text
+    assert "mean +10.0; 1 of 2 users ever worse by >1" in page.text
+    assert "2 runs per user" in page.text
+    assert "2 seeds of draw and adaptation, one source training: the spread of training new source" in page.text
+    assert "Largest loss" not in page.text
+    more = [*rows, *(r.model_copy(update={"source_seed": 5}) for r in rows)]
+    assert "2 seeds of draw and adaptation, 2 source trainings" in make(tmp_path, more).text
+
+
+def test_a_comparison_has_one_place_and_its_family_a_name(tmp_path):
+    rows = [r for r in cohort(methods=("source_only", "adabn", "shot", "emgup")) if r.protocol == "inductive"]
+    rows[-1] = row(rows[-1].user, method="emgup", fold=rows[-1].fold, status="timeout")
+    page = make(tmp_path, rows)
+    assert "Holm family: the 3 comparisons with Source Only given here" in page.text
+    assert "Holm family: the 1 comparison with AdaBN given here" in page.text
+    assert "Holm family: the 2 comparisons with emgup given here" in page.text
+    against = page.text.split("emgup against each yardstick")[1].split("Holm family")[0]
+    assert "Source Only" not in against
+    assert against.count("5 (1 dropped)") == 2
 
 
 def test_users_without_the_protocol_are_named(tmp_path):

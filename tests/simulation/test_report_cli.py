@@ -30,11 +30,12 @@ def run(tmp_path):
     return folder
 
 
-def complete(run):
+def complete(run, more_folds=False):
     write_run_info(run, "emgup simulate demo", "cpu")
     (run / "experiment.yaml").write_text("name: demo\nmethods: {emgup_paper: {ssa: {learning_rate: 1.0e-7}}}\n")
     fold = {"index": 0, "train": ["x"], "validation": ["y"], "test": ["anna", "bo", "eve"]}
-    (run / "folds.json").write_text(json.dumps({"folds": [fold]}))
+    other = {"index": 1, "train": ["anna"], "validation": ["bo"], "test": ["x", "y"]}
+    (run / "folds.json").write_text(json.dumps({"folds": [fold, other][: 1 + more_folds]}))
     (run / "releases" / "fold_00_1").mkdir(parents=True)
     (run / "releases" / "fold_00_1" / "manifest.json").write_text(json.dumps({"gestures": ["fist", "rest"]}))
     for user in ("anna", "bo"):
@@ -62,12 +63,31 @@ def test_uses_what_the_run_left(run):
     complete(run)
     report(run, None, quiet())
     html = (run / "report.html").read_text()
-    for shown in ("demo", "emgup simulate demo", "fist", "2 users", "learning_rate: 1.0e-7", "never crossed the wire"):
+    for shown in (
+        "demo",
+        "emgup simulate demo",
+        "fist",
+        "2 of 3 users",
+        "learning_rate: 1.0e-7",
+        "never crossed the wire",
+    ):
         assert shown in html
     (absent,) = json.loads((run / "summary.json").read_text())["absent"]
     assert absent["users"] == ["eve"]  # a test user of folds.json without any row
     assert "1 user of the run: eve" in html
     assert read_run_info(run).learning_rate == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("only", "lead", "absent"), [("[0]", "2 of 3", ["eve"]), ("null", "2 of 5", ["eve", "x", "y"])]
+)
+def test_users_of_folds_that_were_not_to_run_are_not_counted(run, only, lead, absent):
+    complete(run, more_folds=True)
+    (run / "experiment.yaml").write_text(f"name: demo\nonly_folds: {only}\n")
+    report(run, None, quiet())
+    assert f"{lead} users of <b>d</b> tested" in (run / "report.html").read_text()
+    (found,) = json.loads((run / "summary.json").read_text())["absent"]
+    assert found["users"] == absent
 
 
 def test_twice_is_the_same(run):

@@ -22,7 +22,7 @@ from emgup_simulation.report import collect_confusions, print_table, to_markdown
 from emgup_simulation.report import text as t
 from emgup_simulation.report.attribution import attribution
 from emgup_simulation.report.confusions import pool
-from emgup_simulation.report.dumbbell import UserChange, changes, dumbbell, floor_of
+from emgup_simulation.report.dumbbell import changes, dumbbell, floor_of
 from emgup_simulation.report.forest import Axis
 
 
@@ -91,14 +91,28 @@ def test_worse_users_differ_in_shape_and_the_largest_losses_are_named():
     assert named == ["hurt −30.0", "bad −10.0"]
 
 
-def test_plot_averages_seeds_sorts_users_and_skips_failures():
+def test_plot_averages_runs_sorts_users_and_skips_failures():
     rows = [row("b", 0.9, 0.6, seed=0), row("b", 0.7, 0.6, seed=1), row("a", 0.9, 0.8), row("c", status="timeout")]
     assert [(c.user, c.before, round(c.after, 9)) for c in changes(rows)] == [("b", 0.6, 0.8), ("a", 0.8, 0.9)]
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30))
+def test_plot_marks_the_worst_run_where_the_mean_over_runs_is_a_gain():
+    rows = [row("a", 0.9, 0.6), row("a", 0.9, 0.6, seed=1), row("a", 0.4, 0.6, source_seed=3), row("b", 0.9, 0.7)]
+    change, _ = users = changes(rows)
+    assert (change.delta, change.worst_delta, change.worst_run) == (pytest.approx(0.4 / 3), -0.2, "3/0")
+    svg = dumbbell(users, "label", floor_of(users))
+    assert svg.count('<polygon points="') == svg.count('class="worse"') == 1
+    assert re.findall(r'class="named"[^>]*>([^<]*)<', svg) == ["a −20.0"]
+    assert "mean of 3 runs; worst run 3/0: −20.0" in svg
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), max_size=30))
 def test_every_mark_is_inside_the_figure(scores):
-    users = sorted((UserChange(str(i), a, b) for i, (a, b) in enumerate(scores)), key=lambda c: c.before)
+    users = changes(
+        row(str(i), after, before, seed=seed)
+        for i, (before, *afters) in enumerate(scores)
+        for seed, after in enumerate(afters)
+    )
     svg = dumbbell(users, "label", floor_of(users), chance=0.25)
     ys = [float(y) for y in re.findall(r' c?y[12]?="(-?[\d.]+)"', svg)]
     assert all(0 <= y <= 250 for y in ys)
@@ -106,7 +120,7 @@ def test_every_mark_is_inside_the_figure(scores):
 
 
 def test_the_axis_of_intervals_holds_zero_and_every_end():
-    delta = Delta(n_users=9, mean=0.04, ci95=(-0.013, 0.091), share_worse=0, share_worse_1pt=0, worst=0, worst_user="a")
+    delta = Delta(n_users=9, n_pairs=9, n_dropped=0, mean=0.04, ci95=(-0.013, 0.091))
     axis = Axis.over([delta])
     assert axis.low <= -0.013
     assert axis.high >= 0.091
@@ -162,6 +176,16 @@ def test_collect(tmp_path):
     assert got.notes == ("1 of 3 scored cells have no matching evaluation in the vault",)
 
 
+def test_source_seeds_of_one_cell_are_told_apart_by_their_accuracy(tmp_path):
+    one, two = ([[2, 1], [1, 2]], [[3, 0], [1, 2]]), ([[1, 2], [2, 1]], [[3, 0], [0, 3]])
+    rows = [scored("a", *m).model_copy(update={"source_seed": i}) for i, m in enumerate((one, two))]
+    evaluation(tmp_path, "a", *one)
+    evaluation(tmp_path, "a", *two, cell="other source")
+    got = collect_confusions(tmp_path, rows)
+    np.testing.assert_allclose(got.pooled["adabn", "inductive", "short"][1], [[1, 0], [1 / 6, 5 / 6]])
+    assert got.notes == ()
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -204,14 +228,14 @@ def three(paper, nograd, frozen=None):
 @pytest.mark.parametrize(
     ("extra", "verdict"),
     [
-        ([0.02, 0.03, 0.025, 0.02], "add to"),
-        ([-0.02, -0.03, -0.025, -0.02], "take away from"),
-        ([-0.01, 0.01, 0.0, 0.002], "shows no effect"),
+        ([0.02, 0.03, 0.025, 0.02, 0.02], "add to"),
+        ([-0.02, -0.03, -0.025, -0.02, -0.02], "take away from"),
+        ([-0.01, 0.01, 0.0, 0.002, 0.003], "shows no effect"),
     ],
 )
 def test_sentence_follows_from_the_rows(extra, verdict):
-    nograd = [0.01, 0.05, 0.03, 0.07]
-    ((place, sentence),) = attribution(three([a + b for a, b in zip(nograd, extra, strict=True)], nograd, [0.0] * 4))
+    nograd = [0.01, 0.05, 0.03, 0.07, 0.04]
+    ((place, sentence),) = attribution(three([a + b for a, b in zip(nograd, extra, strict=True)], nograd, [0.0] * 5))
     assert place == ("inductive", "balanced")
     assert verdict in sentence
     assert "+4.00" in sentence  # nograd
@@ -224,8 +248,22 @@ def test_sentence_compares_the_same_users():
     rows = three([0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 0.45])  # the fourth user has no emgup_paper
     ((_, sentence),) = attribution(rows)
     assert sentence.count("+20.00") == 2
-    assert "is 0.00 [0.00, 0.00] points over 3 users" in sentence
+    assert "is 0.00 points over 3 users (3 (1 dropped) pairs of user and run)" in sentence
     assert "bnfrozen" not in sentence
+
+
+def test_sentence_compares_the_same_runs():
+    # In run 1 everybody gains 20 points less with either method; the second user's run 1 of emgup_paper failed.
+    rows = [r for m in ("emgup_paper", "emgup_nograd") for s in (0, 1) for u in "ab" for r in
+            [row(u, 0.9 - 0.2 * s, 0.5, method=m, seed=s)]]  # fmt: skip
+    failed = next(r for r in rows if (r.method, r.user, r.seed) == ("emgup_paper", "b", 1))
+    rows[rows.index(failed)] = row("b", method="emgup_paper", seed=1, status="timeout")
+    ((_, sentence),) = attribution(rows)
+    assert sentence.count("+35.00") == 2  # (30 + 40) / 2 for both, not 30 for the one with all of its runs
+    assert (
+        f"is 0.00 points over 2 users ({t.pairs(Delta(n_users=2, n_pairs=3, n_dropped=1, mean=0, ci95=None))}"
+        in sentence
+    )
 
 
 def test_every_scenario_has_a_sentence_of_its_own():
@@ -249,29 +287,61 @@ def printed(rows, width=100):
     return out.getvalue()
 
 
-def test_table_fits_in_100_columns_whatever_the_names():
+def test_table_fits_in_the_console_whatever_the_names():
     users = ["[red]markup[/red]", "x" * 150, "手" * 60]
     rows = [row(u, 0.1, 0.9, method=m) for u in users for m in ("m" * 80, "source_only", "emgup_bnfrozen")]
     rows += [row(f"u{i}", 1.0, 0.0, method="emgup_bnfrozen") for i in range(1000)]
     shown = printed(rows)
     lines = shown.splitlines()
     assert max(cell_len(line) for line in lines) <= 100
-    assert "emgup_bnfrozen" in shown
+    wide = printed(rows, 500)
+    assert max(cell_len(line) for line in wide.splitlines()) <= 120
+    assert "emgup_bnfrozen" in wide
     assert "…" in shown
 
 
 def test_table_shows_the_numbers():
-    shown = printed(
-        [row("a", 0.9, 0.5), row("b", 0.4, 0.5), row("c", status="timeout"), row("a", method="source_only")]
-    )
+    rows = [row("a", 0.9, 0.5), row("a", 0.48, 0.5, seed=1), row("b", 0.4, 0.5), row("b", 0.8, 0.5, seed=1)]
+    rows += [row("c", status="timeout", seed=s) for s in (0, 1)] + [row("a", method="source_only", seed=0)]
+    shown = printed(rows, 120)
     (line,) = [x for x in shown.splitlines() if "adabn" in x]
-    assert "2/3" in line
-    assert "65.0 ± 35.4" in line
-    assert "+15.0 [−10.0, +40.0]" in line
-    assert "50 %" in line
-    assert "−10.0 b" in line
+    assert " ".join(line.split()) == "adabn 2/3 4/6 64.5 ± 6.4 64.5 60.9 +14.5 50 % 100 % −10.0 b 0/0"
     assert "cells without a score" in shown
-    assert "timeout: 1" in shown
+    assert "timeout: 2" in shown
+    assert "2 seeds of draw and adaptation, one source training" in shown
+    assert "worst run: change, person, source seed/seed" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("width", [80, 95, 112, 120])
+def test_harm_can_be_read_in_a_narrow_terminal(width):
+    line = next(x for x in printed([row("anna", 0.4, 0.5), row("bo", 0.9, 0.5)], width).splitlines() if "adabn" in x)
+    assert " ".join(line.split()).endswith("+15.0 50 % 50 % −10.0 anna 0/0")
+
+
+def test_intervals_need_five_people():
+    def line(users):
+        rows = [row(f"u{i}", 0.6 + 0.01 * i, 0.5) for i in range(users)]
+        return next(x for x in printed(rows, 120).splitlines() if "adabn" in x)
+
+    assert "[" not in line(4)
+    assert "+12.0 [+" in line(5)
+
+
+def test_runs_note_says_how_many_source_trainings_there_are():
+    def note(*runs):
+        rows = [row("a", source_seed=s, seed=d) for s, d in runs]
+        return t.runs_note(summarise(rows).methods)
+
+    assert note((4, 0), (4, 1), (4, 2)) == (
+        "3 seeds of draw and adaptation, one source training: the spread of training new source models is not in the "
+        "intervals."
+    )
+    assert "1 seed of draw and adaptation, one source training: the spread of drawing again and" in note((0, 0))
+    assert "2 seeds of draw and adaptation, 2 source trainings: " in note((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def test_a_small_share_of_harm_is_not_rounded_away():
+    assert [t.share(x) for x in (0.0, 0.001, 0.006, 0.5)] == ["0 %", "<1 %", "1 %", "50 %"]
 
 
 def test_table_names_the_scenario():
@@ -280,7 +350,7 @@ def test_table_names_the_scenario():
 
 
 def test_markup_in_names_is_text():
-    assert "−80.0 [red]x[/]" in printed([row("[red]x[/]", 0.1, 0.9)])
+    assert "−80.0 [red]x[/] 0/0" in printed([row("[red]x[/]", 0.1, 0.9)], 120)
 
 
 def test_table_of_failures():
@@ -303,24 +373,40 @@ def test_markdown_keeps_its_columns():
     assert len(table) == 2 + 4
     assert "<i>" not in text
     assert "a\\|b&lt;i&gt;\\*\\_" in text
-    assert "c (seed 0: time\\|out)" in text
+    assert "c (run 0/0: time\\|out)" in text
     assert "Source Only" in text
 
 
 def test_markdown_compares_emgup_with_each_yardstick_in_every_table():
     gains = {"source_only": 0.0, "adabn": 0.05, "emgup": 0.1, "z": 0.2}
-    rows = [row(u, 0.5 + g, 0.5, method=m, scenario=s) for u in "abc" for m, g in gains.items() for s in SCENARIOS]
+    rows = [row(u, 0.5 + g, 0.5, method=m, scenario=s) for u in "abcde" for m, g in gains.items() for s in SCENARIOS]
     text = to_markdown(summarise(rows))
     heads = [line for line in text.splitlines() if line.startswith("### ")]
     assert heads[:2] == ["### d, b, inductive", "### d, b, inductive · rest60"]
     assert text.count("`emgup` against each yardstick") == len(heads) == len(SCENARIOS)
-    tables = text.split("against each yardstick, the same users:")
-    against = [line.split(" | ") for line in tables[1].splitlines() if line.startswith("| ")][2:5]
-    assert [(cells[0], cells[2]) for cells in against] == [
-        ("| Source Only", "+10.0 [+10.0, +10.0]"),
+    tables = text.split("against each yardstick, the same users and runs:")
+    against = [line.split(" | ") for line in tables[1].splitlines() if line.startswith("| ")][2:4]
+    assert [(cells[0], cells[3]) for cells in against] == [
         ("| AdaBN", "+5.0 [+5.0, +5.0]"),
         ("| `z`", "−10.0 [−10.0, −10.0]"),
     ]
+
+
+def test_markdown_tells_harm_pairs_and_families():
+    gains = {"source_only": 0.0, "adabn": 0.05, "emgup": 0.1}
+    rows = [row(u, 0.5 + g, 0.5, method=m, seed=s) for u in "abcde" for m, g in gains.items() for s in (0, 1)]
+    rows = [r for r in rows if (r.method, r.user) != ("adabn", "e")]
+    rows += [row("e", 0.3, 0.5, method="adabn", seed=0), row("e", method="adabn", seed=1, status="timeout")]
+    text = to_markdown(summarise(rows))
+    (adabn,) = [x for x in text.splitlines() if x.startswith("| AdaBN | 5 | 9/10 |")]
+    assert adabn.endswith("| 11 % | 20 % | −20.0 (e 0/0) |")
+    (against,) = [x for x in text.splitlines() if x.startswith("| AdaBN | 5 | 9 (1 dropped) |")]
+    assert "+10.0 [" in against
+    assert "Holm family: the 2 comparisons with Source Only given here" in text
+    assert "Holm family: the 1 comparison with emgup given here" in text
+    assert "1 cell of adabn without a score: e (run 0/1: timeout)." in text
+    assert "2 seeds of draw and adaptation, one source training" in text
+    assert "Largest loss" not in text
 
 
 def test_markdown_without_rows():

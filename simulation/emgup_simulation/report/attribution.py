@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emgup_model.evaluation.results import ResultRow
-from emgup_model.evaluation.statistics import accuracy_delta, paired_difference, per_user
+from emgup_model.evaluation.statistics import accuracy_delta, expected_pairs, paired_difference, scores
 from emgup_model.evaluation.summary import Delta
-from emgup_simulation.report.text import Place, places, plural, points, points_interval
+from emgup_simulation.report.text import Place, pairs, places, plural, points, points_interval
 
 PAPER, NOGRAD, BNFROZEN = "emgup_paper", "emgup_nograd", "emgup_bnfrozen"
 
@@ -27,18 +27,17 @@ def attribution(rows: Sequence[ResultRow]) -> list[tuple[Place, str]]:
 
 
 def _sentence(rows: Sequence[ResultRow]) -> str | None:
-    """All numbers are over the same users: those that have a score of every method compared."""
-    gains = {m: per_user((r for r in rows if r.method == m), accuracy_delta) for m in (PAPER, NOGRAD, BNFROZEN)}
-    compared = [m for m in gains if gains[m]]
-    if not {PAPER, NOGRAD} <= set(compared):
+    """All numbers are over the same (user, run) pairs: those that have a score of every method compared."""
+    of = {m: [r for r in rows if r.method == m] for m in (PAPER, NOGRAD, BNFROZEN)}
+    gains = {m: found for m, own in of.items() if (found := scores(own, accuracy_delta))}
+    if not {PAPER, NOGRAD} <= set(gains):
         return None
-    common = set.intersection(*(set(gains[m]) for m in compared))
-    against_source = {m: paired_difference(gains[m], dict.fromkeys(common, 0.0)) for m in compared}
-    accuracy = {
-        m: {u: a for u, a in per_user((r for r in rows if r.method == m), lambda r: r.accuracy).items() if u in common}
-        for m in (PAPER, NOGRAD)
-    }
-    difference = paired_difference(accuracy[PAPER], accuracy[NOGRAD])
+    common = set.intersection(*(set(found) for found in gains.values()))
+    expected = len(expected_pairs(rows))
+    zero = dict.fromkeys(common, 0.0)
+    against_source = {m: paired_difference(found, zero, expected) for m, found in gains.items()}
+    accuracy = {m: {p: a for p, a in scores(of[m], lambda r: r.accuracy).items() if p in common} for m in gains}
+    difference = paired_difference(accuracy[PAPER], accuracy[NOGRAD], expected)
     if difference is None:
         return None
     parts = [
@@ -46,12 +45,12 @@ def _sentence(rows: Sequence[ResultRow]) -> str | None:
         "Source Only",
         f"the same forward passes without any gradient step ({NOGRAD}) by {_number(against_source[NOGRAD])}",
     ]
-    if BNFROZEN in compared:
+    if BNFROZEN in gains:
         parts.append(f"the same schedule with BatchNorm frozen ({BNFROZEN}) by {_number(against_source[BNFROZEN])}")
     return (
         "; ".join(parts)
         + f"; the paired difference {PAPER} \u2212 {NOGRAD} is {_number(difference)} points over "
-        + f"{plural(difference.n_users, 'user')}, {_verdict(difference)}."
+        + f"{plural(difference.n_users, 'user')} ({pairs(difference)} pairs of user and run), {_verdict(difference)}."
     )
 
 

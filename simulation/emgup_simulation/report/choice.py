@@ -15,7 +15,7 @@ from emgup_simulation.report.info import RunInfo
 from emgup_simulation.report.markdown import code, escape, line, table
 
 RANKING = ("Rank", "Method", "Admissible", "Mean accuracy, %")
-GROUP = ("Method", "Users", "Accuracy, %", "Worse by >1", "Worst user's change")
+GROUP = ("Method", "Users", "Runs", "Accuracy, %", "Runs worse by >1", "People ever worse by >1", "Worst run")
 DECISIONS = ("Method", "Decision", "Cells", "Share", "Mean Δ accuracy")
 
 Decided = tuple[ResultRow, str]
@@ -39,6 +39,7 @@ def to_choice(
         settings = dump_yaml(experiment.methods[first.method])
         blocks.append(f"Settings of {code(first.method)}:\n\n```yaml\n{settings}```")
     blocks += _groups(ranked)
+    blocks += [f"{escape(text.HARM)} {escape(text.runs_note(summary.methods))}"]
     blocks += _decisions(decided)
     return "\n\n".join(blocks) + "\n"
 
@@ -85,7 +86,7 @@ def _objections(candidate: Candidate) -> list[str]:
     for group in candidate.groups:
         if not group.admissible:
             place = text.place_name((group.protocol, group.scenario))
-            found.append(f"{escape(place)} ({text.percent(group.share_worse_1pt, 0)} %, {_worst(group)})")
+            found.append(f"{escape(place)} ({_ever_worse(group)} ever worse, {_worst(group)})")
     return found
 
 
@@ -98,12 +99,26 @@ def _groups(ranked: Sequence[Candidate]) -> list[str]:
 
 
 def _group(method: str, group: Group) -> str:
-    worse = f"{text.percent(group.share_worse_1pt, 0)} %"
-    return line([code(method), str(group.users), text.percent(group.accuracy), worse, _worst(group)])
+    harm = group.harm
+    return line(
+        [
+            code(method),
+            str(group.users),
+            str(harm.n_runs),
+            text.percent(group.accuracy),
+            escape(text.share(harm.share_runs_worse_1pt)),
+            _ever_worse(group),
+            _worst(group),
+        ]
+    )
+
+
+def _ever_worse(group: Group) -> str:
+    return escape(text.share(group.harm.share_users_ever_worse_1pt))
 
 
 def _worst(group: Group) -> str:
-    return f"{text.points(group.worst)} {escape(group.worst_user)}"
+    return f"{text.points(group.harm.worst)} {escape(text.worst_run(group.harm))}"
 
 
 def _decisions(decided: Sequence[Decided]) -> list[str]:

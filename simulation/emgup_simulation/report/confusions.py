@@ -22,6 +22,9 @@ Confusions = Mapping[Key, tuple[Matrix, Matrix]]
 Pooled over users with equal weight; a row is NaN where no user has a test window of that gesture.
 """
 
+_Cell = tuple[str, str, str, str, str, int]
+"""(dataset, method, protocol, scenario, user, seed)"""
+
 AGREES = 2e-6
 """Accuracies travel in steps of 1e-6; a matrix this close to a row's accuracy is the one the row came from."""
 
@@ -57,8 +60,11 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
     A vault can also hold cells of earlier settings: an evaluation is used only if its cell is in ``rows``, scored, and
     its accuracies are those of the row. Nothing else is left out silently: the notes say what was not usable.
     """
-    wanted = {(r.dataset, r.method, r.protocol, r.scenario, r.user, r.seed): r for r in rows if r.ok}
-    found: dict[tuple[str, str, str, str, str, int], tuple[Matrix, Matrix]] = {}
+    wanted: dict[_Cell, list[ResultRow]] = {}  # rows of a cell differ in the source seed, which a client is not told
+    for r in rows:
+        if r.ok:
+            wanted.setdefault((r.dataset, r.method, r.protocol, r.scenario, r.user, r.seed), []).append(r)
+    found: dict[tuple[_Cell, int], tuple[Matrix, Matrix]] = {}
     broken = 0
     for evaluation in _evaluations(client_home / "vault"):
         if evaluation is None:
@@ -71,21 +77,22 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
         before, after = (_square(m) for m in (evaluation.confusion_before, evaluation.confusion_after))
         if before is None or after is None or before.shape != after.shape:
             broken += 1
-        elif key in wanted and _agrees(before, after, wanted[key]):
-            found[key] = (before, after)
+        else:
+            open_rows = (r for r in wanted.get(key, ()) if (key, r.source_seed) not in found)
+            if row := next((r for r in open_rows if _agrees(before, after, r)), None):
+                found[key, row.source_seed] = (before, after)
     notes = []
     if broken:
         notes.append(f"{broken} evaluation files in the vault are not usable")
-    if found and len(found) < len(wanted):
-        notes.append(
-            f"{len(wanted) - len(found)} of {len(wanted)} scored cells have no matching evaluation in the vault"
-        )
+    scored = sum(map(len, wanted.values()))
+    if found and len(found) < scored:
+        notes.append(f"{scored - len(found)} of {scored} scored cells have no matching evaluation in the vault")
     sizes = {before.shape for before, _ in found.values()}
     if len(sizes) > 1:
         return CollectedConfusions({}, {}, (*notes, "the vault's matrices have different numbers of gestures"))
     pooled, users = {}, {}
-    for place in sorted({k[1:4] for k in found}):
-        here = [(k[4], m) for k, m in found.items() if k[1:4] == place]
+    for place in sorted({k[1:4] for k, _ in found}):
+        here = [(k[4], m) for (k, _), m in found.items() if k[1:4] == place]
         pooled[place] = (pool((user, m[0]) for user, m in here), pool((user, m[1]) for user, m in here))
         users[place] = len({user for user, _ in here})
     return CollectedConfusions(pooled, users, tuple(notes))
@@ -95,7 +102,7 @@ def pool(matrices: Iterable[tuple[str, Matrix]]) -> Matrix:
     """Mean over users of their row-normalised matrices.
 
     Args:
-        matrices: (user, (C, C) counts) pairs; matrices of one user (seeds) are added first.
+        matrices: (user, (C, C) counts) pairs; matrices of one user (runs) are added first.
 
     Returns:
         (C, C); each row is averaged over the users that have the gesture, NaN where none has.

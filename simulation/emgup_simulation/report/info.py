@@ -24,7 +24,10 @@ FILE = "run.json"
 
 
 class RunInfo(Frozen):
-    """Head of a report. Everything is optional: what is not known is not shown."""
+    """Head of a report. Everything is optional: what is not known is not shown.
+
+    ``users`` are those that the run was to test: the test users of its folds, or of ``only_folds``.
+    """
 
     title: str | None = None
     command: str | None = None
@@ -69,7 +72,7 @@ def read_run_info(run: Path) -> RunInfo:
         experiment=(run / "experiment.yaml").read_text(encoding="utf-8") if experiment else None,
         learning_rate=float(rate) if isinstance(rate, int | float) else None,
         gestures=_gestures(run / "releases"),
-        users=_users(run / "folds.json"),
+        users=_users(run / "folds.json", experiment.get("only_folds")),
     )
 
 
@@ -80,12 +83,15 @@ def _experiment(path: Path) -> dict[str, Any]:
         raise RunError(str(e)) from None
 
 
-def _users(path: Path) -> tuple[str, ...]:
+def _users(path: Path, only_folds: Any) -> tuple[str, ...]:
+    """Test users of the folds that the experiment runs."""
     folds = _json(path).get("folds", [])
     try:
-        return tuple(sorted(user for fold in folds for user in Fold.model_validate(fold).test))
+        known = [Fold.model_validate(fold) for fold in folds]
     except (ValidationError, TypeError):
         raise RunError(f"{path} does not hold folds; delete it and start the run again") from None
+    chosen = only_folds if isinstance(only_folds, list) else [fold.index for fold in known]
+    return tuple(sorted(user for fold in known if fold.index in chosen for user in fold.test))
 
 
 def _gestures(releases: Path) -> tuple[str, ...]:

@@ -11,27 +11,37 @@ from emgup_simulation.report import text
 HEAD = (
     "Method",
     "Users",
+    "Runs",
     "Accuracy, %",
     "95 % interval",
     "Macro-F1, %",
     "10th pct.",
-    "Worst user",
+    "Lowest user",
     "Δ accuracy [95 % interval]",
+    "p (Holm)",
     "Δ macro-F1",
-    "Worse",
-    "Worse by >1",
-    "Largest loss",
+    "p (Holm)",
+    "Runs worse by >1",
+    "People ever worse by >1",
+    "Worst run",
+)
+
+
+AGAINST = (
+    "Yardstick",
+    "Users",
+    "Pairs",
+    "Δ accuracy [95 % interval]",
+    "p (Holm)",
+    "Δ macro-F1 [95 % interval]",
     "p (Holm)",
 )
 
 
-AGAINST = ("Yardstick", "Users", "Δ accuracy [95 % interval]", "p (Holm)", "Δ macro-F1 [95 % interval]", "p (Holm)")
-
-
 def to_markdown(summary: Summary) -> str:
-    """One Markdown table per dataset, backbone, protocol and scenario, and below it the users without a score.
+    """One Markdown table per dataset, backbone, protocol and scenario; below it the Holm family and failed cells.
 
-    Where `CONTENDER` is among the methods, a second table compares it with each of the others.
+    Where `CONTENDER` is among the methods, a second table compares it with each of the others but Source Only.
     """
     groups = sorted({(m.dataset, m.backbone) for m in summary.methods})
     blocks = []
@@ -41,15 +51,16 @@ def to_markdown(summary: Summary) -> str:
             methods = {m.method: m for m in here if (m.protocol, m.scenario) == place}
             rows = [_row(methods[m]) for m in text.ordered(methods, text.TITLES)]
             head = f"### {escape(dataset)}, {escape(backbone)}, {escape(text.place_name(place))}"
-            blocks.append("\n".join([head, "", *table(HEAD, rows)]))
+            blocks += ["\n".join([head, "", *table(HEAD, rows)]), escape(text.source_family(list(methods.values())))]
             blocks += [_without(methods[m]) for m in text.ordered(methods, text.TITLES) if methods[m].problems]
             if against := text.comparisons(summary, (dataset, backbone, *place), CONTENDER):
-                head = f"`{CONTENDER}` against each yardstick, the same users:"
+                head = f"`{CONTENDER}` against each yardstick, the same users and runs:"
                 blocks.append("\n".join([head, "", *table(AGAINST, [_against(c) for c in against])]))
+                blocks.append(escape(text.family_note(against)))
+        blocks.append(escape(text.runs_note(here)))
     blocks.append(
         f"Every user has equal weight. Intervals: {summary.interval}. Δ: points against Source Only on the same user's "
-        "same windows. Worse: share of users whose accuracy fell. p: Wilcoxon signed-rank test of Δ accuracy, "
-        "Holm-corrected over methods; against the yardsticks, of either difference, over the yardsticks."
+        f"same windows. {escape(text.PAIRS)} {escape(text.HARM)}"
     )
     return "\n\n".join(blocks) + "\n"
 
@@ -76,7 +87,7 @@ def line(cells: Sequence[str]) -> str:
 
 
 def _row(m: MethodSummary) -> str:
-    cells = [_name(m.method), text.users_of(m)]
+    cells = [_name(m.method), text.users_of(m), text.runs_of(m)]
     if m.accuracy is None or m.macro_f1 is None:
         return line(cells + [text.NONE] * (len(HEAD) - len(cells)))
     cells += [
@@ -86,27 +97,25 @@ def _row(m: MethodSummary) -> str:
         text.percent(m.accuracy.p10),
         f"{text.percent(m.accuracy.worst)} ({escape(m.accuracy.worst_user)})",
     ]
-    d, f = text.shown_delta(m, m.delta_accuracy), text.shown_delta(m, m.delta_macro_f1)
-    if d is None:
+    d, f, harm = text.shown_delta(m, m.delta_accuracy), text.shown_delta(m, m.delta_macro_f1), text.shown_harm(m)
+    if d is None or f is None or harm is None:
         return line(cells + [text.NONE] * (len(HEAD) - len(cells)))
     cells += [
-        f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(),
-        text.points(f.mean) if f else text.NONE,
-        f"{text.percent(d.share_worse, 0)} %",
-        f"{text.percent(d.share_worse_1pt, 0)} %",
-        f"{text.points(d.worst)} ({escape(d.worst_user)})" if d.worst < 0 else "none",
-        escape(text.p_value(d.wilcoxon_p_holm)) if d.wilcoxon_p_holm is not None else text.NONE,
+        text.change(d),
+        escape(text.p_value(d.wilcoxon_p_holm)),
+        text.points(f.mean),
+        escape(text.p_value(f.wilcoxon_p_holm)),
+        escape(text.share(harm.share_runs_worse_1pt)),
+        escape(text.share(harm.share_users_ever_worse_1pt)),
+        f"{text.points(harm.worst)} ({escape(text.worst_run(harm))})",
     ]
     return line(cells)
 
 
 def _against(c: Comparison) -> str:
-    cells = [_name(c.reference), str(c.delta_accuracy.n_users)]
+    cells = [_name(c.reference), str(c.delta_accuracy.n_users), text.pairs(c.delta_accuracy)]
     for d in (c.delta_accuracy, c.delta_macro_f1):
-        cells += [
-            f"{text.points(d.mean)} {text.points_interval(d.ci95)}".strip(),
-            escape(text.p_value(d.wilcoxon_p_holm)),
-        ]
+        cells += [text.change(d), escape(text.p_value(d.wilcoxon_p_holm))]
     return line(cells)
 
 
@@ -116,5 +125,7 @@ def _name(method: str) -> str:
 
 
 def _without(m: MethodSummary) -> str:
-    cells = ", ".join(f"{escape(p.user)} (seed {p.seed}: {escape(p.status)})" for p in m.problems)
+    cells = ", ".join(
+        f"{escape(p.user)} (run {text.run_name(p.source_seed, p.seed)}: {escape(p.status)})" for p in m.problems
+    )
     return f"{text.plural(len(m.problems), 'cell')} of {escape(m.method)} without a score: {cells}."

@@ -31,7 +31,8 @@ from emgup_simulation.report.text import Place
 class Table:
     """The table of methods of one protocol and scenario.
 
-    ``comparisons`` are those with AdaBN, ``against`` those of the contender with every other method.
+    ``comparisons`` are those with AdaBN, ``against`` those of the contender with every other method; a pair of methods
+    is in one of them only.
     """
 
     name: str
@@ -64,20 +65,22 @@ class Section:
 
 @dataclass(frozen=True)
 class Study:
-    """One dataset and backbone; a run usually holds one."""
+    """One dataset and backbone; a run usually holds one. ``users`` have a score, of ``expected`` to be tested."""
 
     dataset: str
     backbone: str
     users: int
+    expected: int
     folds: int
-    seeds: Sequence[int]
+    runs: Sequence[tuple[int, int]]
+    runs_note: str
     methods: Sequence[str]
     tables: Sequence[Table]
     attribution: Sequence[tuple[str, str]]
     per_user: Sequence[Section]
     confusions: Sequence[Section]
     by_user: Sequence[tuple[str, Sequence[tuple[str, Mapping[str, UserChange]]]]]
-    problems: Sequence[tuple[str, str, str, int, str]]
+    problems: Sequence[tuple[str, str, str, str, str]]
     cells: int
 
     @property
@@ -144,9 +147,11 @@ def _study(dataset: str, backbone: str, rows: Sequence[ResultRow], summary: Summ
     return Study(
         dataset=dataset,
         backbone=backbone,
-        users=len({r.user for r in rows} | set(info.users)),
+        users=len({r.user for r in rows if r.ok}),
+        expected=len({r.user for r in rows} | set(info.users)),
         folds=len({r.fold for r in rows}),
-        seeds=sorted({r.seed for r in rows}),
+        runs=sorted({r.run for r in rows}),
+        runs_note=text.runs_note(summaries),
         methods=methods,
         tables=[_table((dataset, backbone, *p), methods, summaries, summary) for p in places],
         attribution=[(text.place_name(p), sentence) for p, sentence in attribution(rows)],
@@ -157,7 +162,13 @@ def _study(dataset: str, backbone: str, rows: Sequence[ResultRow], summary: Summ
             for p in places
         ],
         problems=[
-            (m.method, text.place_name((m.protocol, m.scenario)), p.user, p.seed, p.status)
+            (
+                m.method,
+                text.place_name((m.protocol, m.scenario)),
+                p.user,
+                text.run_name(p.source_seed, p.seed),
+                p.status,
+            )
             for m in summaries
             for p in m.problems
         ],
@@ -193,9 +204,9 @@ def _per_user(
     panels = []
     for method in shown:
         users = change[place, method]
-        worse = sum(c.delta < 0 for c in users)
+        worse = sum(text.clearly_worse(c.worst_delta) for c in users)
         mean = sum(c.delta for c in users) / len(users)
-        note = f"mean {text.points(mean)}; {worse} of {text.plural(len(users), 'user')} worse"
+        note = f"mean {text.points(mean)}; {worse} of {text.plural(len(users), 'user')} ever worse by >1"
         label = f"{text.title(method)}, {text.place_name(place)}: accuracy of every user before and after; {note}"
         panels.append(Panel(method, note, dumbbell(users, label, floor, chance, wide)))
     return Section(text.place_name(place), panels, _folded(place), wide)

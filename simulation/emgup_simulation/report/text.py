@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from emgup_model.evaluation.summary import Comparison, Delta, MethodSummary, Summary
+from emgup_model.evaluation.statistics import POINT, SOURCE_ONLY
+from emgup_model.evaluation.summary import Comparison, Delta, Harm, MethodSummary, Summary
 
 TITLES = {
     "source_only": "Source Only",
@@ -103,11 +104,92 @@ def p_value(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
+def share(value: float) -> str:
+    """A share of runs or people in whole percent: ``22 %``, and ``<1 %`` instead of a zero that is none."""
+    return "<1 %" if 0 < value < 0.005 else f"{percent(value, 0)} %"
+
+
+def change(delta: Delta) -> str:
+    """``+5.8 [+2.5, +9.2]``, or the mean alone."""
+    return f"{points(delta.mean)} {points_interval(delta.ci95)}".strip()
+
+
+def run_name(source_seed: int, seed: int) -> str:
+    """``0/2``: source seed and seed of a run."""
+    return f"{source_seed}/{seed}"
+
+
+def worst_run(harm: Harm) -> str:
+    """User and run of the worst change: ``Female3 0/2``."""
+    return f"{harm.worst_user} {run_name(harm.worst_source_seed, harm.worst_seed)}"
+
+
+def is_yardstick(summary: MethodSummary) -> bool:
+    """Whether this is Source Only itself, whose difference is zero and no result."""
+    d, harm = summary.delta_accuracy, summary.harm
+    return summary.method == SOURCE_ONLY and (d is None or d.mean == 0) and (harm is None or harm.worst == 0)
+
+
 def shown_delta(summary: MethodSummary, delta: Delta | None) -> Delta | None:
-    """``delta``, except for the yardstick itself, whose difference is zero and no result."""
-    if delta is None or (summary.method == "source_only" and delta.mean == delta.worst == 0):
-        return None
-    return delta
+    """``delta``, except for the yardstick itself."""
+    return None if is_yardstick(summary) else delta
+
+
+def shown_harm(summary: MethodSummary) -> Harm | None:
+    """The method's harm, except for the yardstick itself."""
+    return None if is_yardstick(summary) else summary.harm
+
+
+def clearly_worse(change: float) -> bool:
+    """Whether a change in accuracy is a loss of more than a point."""
+    return change < -POINT
+
+
+HARM = (
+    "Worse: by more than 1 point of accuracy than Source Only on the same windows, counted in single runs, not in a "
+    "person's mean over runs; people worse: in any of their runs; worst run: change, person, source seed/seed."
+)
+"""What the columns of harm count."""
+
+
+def runs_note(methods: Sequence[MethodSummary]) -> str:
+    """What the runs of a study differ in, and which spread the intervals therefore lack."""
+    trainings = len({s for m in methods for s in m.source_seeds})
+    seeds = len({s for m in methods for s in m.seeds})
+    drawn = f"{plural(seeds, 'seed')} of draw and adaptation"
+    if trainings > 1:
+        return (
+            f"{drawn}, {trainings} source trainings: a person's runs are averaged first, so the intervals are about "
+            f"other people with these {trainings} source trainings."
+        )
+    lacking = "drawing again and of training new source models" if seeds == 1 else "training new source models"
+    return f"{drawn}, one source training: the spread of {lacking} is not in the intervals."
+
+
+def source_family(methods: Sequence[MethodSummary]) -> str:
+    """Test and Holm family of a table's Δ against Source Only."""
+    tested = sum(d is not None and d.wilcoxon_p is not None for d in (m.delta_accuracy for m in methods))
+    return f"p: two-sided Wilcoxon signed-rank test over people. {_family(tested, 'Source Only')}"
+
+
+def family_note(family: Sequence[Comparison]) -> str:
+    """Holm family of what `comparisons` returns."""
+    return _family(len(family), title(family[0].family))
+
+
+def _family(count: int, name: str) -> str:
+    return f"Holm family: the {plural(count, 'comparison')} with {name} given here, each score on its own."
+
+
+def pairs(delta: Delta) -> str:
+    """``111``, or ``110 (1 dropped)``: compared (person, run) pairs."""
+    return f"{delta.n_pairs:,}" + (f" ({delta.n_dropped:,} dropped)" if delta.n_dropped else "")
+
+
+PAIRS = (
+    "Differences are paired by person and run: a failed or missing cell drops that run of that person from both sides; "
+    "the tables say how many pairs were compared and how many dropped."
+)
 
 
 def comparisons(summary: Summary, table: tuple[str, str, str, str], family: str) -> list[Comparison]:
@@ -124,6 +206,13 @@ def users_of(summary: MethodSummary) -> str:
     if summary.users == summary.users_expected:
         return str(summary.users)
     return f"{summary.users}/{summary.users_expected}"
+
+
+def runs_of(summary: MethodSummary) -> str:
+    """``111``, or ``110/111`` when one run has no score."""
+    if summary.runs == summary.runs_expected:
+        return f"{summary.runs}"
+    return f"{summary.runs}/{summary.runs_expected}"
 
 
 def plural(count: int, noun: str) -> str:

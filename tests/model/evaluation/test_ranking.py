@@ -69,10 +69,21 @@ def test_every_balanced_group_counts_whatever_the_protocol() -> None:
     assert [g.protocol for g in candidate.groups if not g.admissible] == ["inductive"]
 
 
-def test_seeds_are_averaged_within_a_user_first() -> None:
-    (group,) = only([*rows("m", {"a": -4.0}), *rows("m", {"a": 3.0}, seed=1)]).groups
-    assert (group.users, group.worst_user, group.share_worse_1pt) == (1, "a", 0.0)
-    assert (group.accuracy, group.worst) == pytest.approx((0.495, -0.005))
+def test_accuracy_is_the_mean_of_a_users_runs_and_harm_is_that_of_single_ones() -> None:
+    candidate = only([*rows("m", {"a": -4.0}), *rows("m", {"a": 6.0}, seed=1)])
+    (group,) = candidate.groups
+    assert (group.users, group.accuracy) == (1, pytest.approx(0.51))
+    assert (group.harm.share_runs_worse_1pt, group.harm.share_users_ever_worse_1pt) == (0.5, 1.0)
+    assert (group.harm.worst, group.harm.worst_user, group.harm.worst_seed) == (pytest.approx(-0.04), "a", 0)
+    assert not candidate.admissible
+
+
+def test_people_count_and_not_runs_where_few_may_be_worse() -> None:
+    # One of 20 people is worse in both runs, or two in one run each: a twentieth of the runs either way.
+    one = [*rows("m", many(1, 2.0), "rest60"), *rows("m", many(1, 2.0), "rest60", seed=1)]
+    two = [*rows("m", many(1, 2.0), "rest60"), *rows("m", {**many(0, 0), "u19": -2.0}, "rest60", seed=1)]
+    assert [g.harm.share_runs_worse_1pt for c in (only(one), only(two)) for g in c.groups] == [0.05, 0.05]
+    assert (only(one).admissible, only(two).admissible) == (True, False)
 
 
 def test_admissible_ones_come_first_and_then_the_mean_over_groups_of_mean_accuracy() -> None:

@@ -17,6 +17,7 @@ ROW = {
     "scenario": "rest60",
     "fold": 3,
     "user": "Female0",
+    "source_seed": 2,
     "seed": 0,
     "accuracy": 0.8,
     "macro_f1": 0.75,
@@ -45,6 +46,7 @@ def result_rows(draw):
         scenario=draw(names),
         fold=draw(st.integers(0, 20)),
         user=draw(names),
+        source_seed=draw(st.integers(0, 2**63)),
         seed=draw(st.integers(0, 2**63)),
         accuracy=draw(score),
         macro_f1=draw(score),
@@ -57,7 +59,7 @@ def result_rows(draw):
 
 
 def cell(row):
-    return (row.dataset, row.backbone, row.method, row.protocol, row.scenario, row.user, row.seed)
+    return (row.dataset, row.backbone, row.method, row.protocol, row.scenario, row.user, *row.run)
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,13 +81,19 @@ def test_columns_are_the_contract(tmp_path):
         "dataset,backbone,method,protocol,scenario,fold,user,source_seed,seed,accuracy,macro_f1,source_accuracy,source_macro_f1,"
         "n_windows,adapt_seconds,status"
     )
-    assert line == "myo_armband,cnn,adabn,inductive,rest60,3,Female0,0,0.8,0.75,0.7,0.65,672,1.25,ok"
+    assert line == "myo_armband,cnn,adabn,inductive,rest60,3,Female0,2,0,0.8,0.75,0.7,0.65,672,1.25,ok"
+
+
+def test_another_source_seed_is_another_cell(tmp_path):
+    rows = [ResultRow(**ROW | {"source_seed": s, "seed": 7}) for s in (1, 0)]
+    write_results(tmp_path / "results.csv", rows)
+    assert [r.run for r in read_results(tmp_path / "results.csv")] == [(0, 7), (1, 7)]
 
 
 def test_failed_cell_has_empty_scores(tmp_path):
     failed = ROW | dict.fromkeys(["accuracy", "macro_f1", "source_accuracy", "source_macro_f1"]) | {"status": "timeout"}
     write_results(tmp_path / "results.csv", [ResultRow(**failed)])
-    assert "Female0,0,,,,,672" in (tmp_path / "results.csv").read_text()
+    assert "Female0,2,0,,,,,672" in (tmp_path / "results.csv").read_text()
     (row,) = read_results(tmp_path / "results.csv")
     assert row.accuracy is None
     assert not row.ok
@@ -102,6 +110,7 @@ def test_failed_cell_has_empty_scores(tmp_path):
         {"user": "a\nb"},
         {"user": "\ud800"},
         {"fold": -1},
+        {"source_seed": -1},
         {"adapt_seconds": float("inf")},
         {"n_windows": -1},
         {"extra": 1},
@@ -131,6 +140,7 @@ def written(tmp_path, *changes, header=COLUMNS):
         ([{"accuracy": "nan"}], "line 2: accuracy"),
         ([{}, {"fold": 4}], "two results for one cell"),
         ([{"user": ""}], "line 2: user"),
+        ([{"source_seed": ""}], "line 2: source_seed"),
     ],
 )
 def test_malformed_csv_is_one_clear_line(tmp_path, changes, message):
@@ -149,7 +159,7 @@ def test_malformed_csv_is_one_clear_line(tmp_path, changes, message):
         ((",".join(c for c in COLUMNS if c != "scenario") + "\n").encode(), "column 'scenario' is missing"),
         ((",".join(COLUMNS) + ",note\n").encode(), "unknown column 'note'"),
         ((",".join(reversed(COLUMNS)) + "\n").encode(), "another order"),
-        ((",".join(COLUMNS) + "\n1,2\n").encode(), "line 2: 2 values instead of 15"),
+        ((",".join(COLUMNS) + "\n1,2\n").encode(), "line 2: 2 values instead of 16"),
         ((",".join(COLUMNS) + '\n"unclosed').encode(), "not valid CSV"),
         (b"\xff\xfe", "not UTF-8"),
     ],
