@@ -54,15 +54,15 @@ def simulate(experiment: ExperimentArg = "default", overrides: Overrides = None,
 
 @app.command()
 def pretrain(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
-    """Split the users and train one signed source release per fold; interrupted training goes on where it was."""
+    """Split the users and train one signed release per fold and source seed; a stopped training goes on where it was."""
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.prepare import prepare
 
     console = new_console()
     config = load_experiment(experiment, overrides or [])
     prepared = prepare(config, default_run_folder(config, out), console)
-    for fold, folder in sorted(prepared.releases.items()):
-        console.print(f"fold {fold}: {folder}", soft_wrap=True, highlight=False)
+    for (fold, source_seed), folder in sorted(prepared.releases.items()):
+        console.print(f"fold {fold}, source seed {source_seed}: {folder}", soft_wrap=True, highlight=False)
 
 
 @app.command()

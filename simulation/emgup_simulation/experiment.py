@@ -185,7 +185,7 @@ class RunFolder:
 
     @property
     def releases(self) -> Path:
-        """Signed source releases, one folder per fold."""
+        """Signed source releases, one folder per fold and source seed."""
         return self.path / "releases"
 
     @property

@@ -58,7 +58,7 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
         ledger = Ledger(run.cells)
         missing = ledger.unanswered(cells) if AGAIN in os.environ else ledger.missing(cells)
         log.info("%d of %d cells to do", len(missing), len(cells))
-        folders = {c.release_id: prepared.releases[c.fold] for c in cells}
+        folders = {c.release_id: prepared.releases[c.fold, c.source_seed] for c in cells}
         tally = Tally(0, {})
         try:
             if missing:

@@ -37,7 +37,7 @@ def test_each_fold_has_a_signed_release_that_never_saw_its_test_users(
     _, _, made = prepared
     assert len(made.folds) == 3
     for fold in made.folds:
-        manifest = load_release(made.releases[fold.index], made.trusted).manifest
+        manifest = load_release(made.releases[fold.index, 0], made.trusted).manifest
         assert manifest.fold == fold.index
         assert manifest.training.train_users == len(fold.train)
         assert not set(fold.test) & {*fold.train, *fold.validation}
@@ -116,11 +116,11 @@ def test_a_release_with_a_flipped_bit_stops_the_run_and_names_the_folder(
     prepared: tuple[Experiment, RunFolder, module.Prepared],
 ) -> None:
     experiment, run, made = prepared
-    weights = made.releases[0] / "weights.safetensors"
+    weights = made.releases[0, 0] / "weights.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     try:
-        with pytest.raises(ReleaseError, match=made.releases[0].name):
+        with pytest.raises(ReleaseError, match=made.releases[0, 0].name):
             prepare(experiment, run)
     finally:
         weights.write_bytes(good)
@@ -164,9 +164,9 @@ def test_only_some_folds_are_trained_with_a_config_that_is_not_the_runs_own(tmp_
     experiment = toy_experiment(store, pretrain={"epochs": 1, "batch_windows": 64})
     run = RunFolder(tmp_path / "run", tmp_path / "elsewhere.yaml")
     made = prepare(experiment, run, only=(1,))
-    assert [f.index for f in made.folds] == list(made.releases) == [1]
-    assert load_release(made.releases[1], made.trusted).manifest.training.epochs == 1
-    assert [p.name for p in run.releases.iterdir()] == [made.releases[1].name]
+    assert [f.index for f in made.folds] == [f for f, _ in made.releases] == [1]
+    assert load_release(made.releases[1, 0], made.trusted).manifest.training.epochs == 1
+    assert [p.name for p in run.releases.iterdir()] == [made.releases[1, 0].name]
     assert run.experiment.exists()
     assert not (run.path / "experiment.yaml").exists()
     assert module.prepared_before(experiment, run, (1,)) == made
@@ -198,13 +198,13 @@ def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path, monkeypatch
     from emgup_model.errors import RunError
 
     with pytest.raises(RunError, match="signal 9"):
-        train_folds(experiment, run, {0: tmp_path / "r0"}, Console(quiet=True))
+        train_folds(experiment, run, {(0, 0): tmp_path / "r0"}, Console(quiet=True))
 
 
 def test_only_the_folds_asked_for_are_trained_and_tested(tmp_path: Path) -> None:
     experiment = toy_experiment(write_store(tmp_path / "store"), only_folds=[2, 0])
     made = prepare(experiment, RunFolder(tmp_path / "run"))
-    assert [f.index for f in made.folds] == [0, 2] == sorted(made.releases)
+    assert [f.index for f in made.folds] == [0, 2] == [f for f, _ in made.releases]
     assert {c.fold for c in expected_cells(experiment, made)} == {0, 2}
     with pytest.raises(ValueError, match="only_folds names fold 3; folds are 0 to 2"):
         toy_experiment(tmp_path / "store", only_folds=[0, 3])
@@ -216,8 +216,8 @@ def test_precision_is_part_of_what_determines_a_result(
     experiment, _, made = prepared
     store, fold = Store(made.store), made.folds[0]
     mixed = experiment.model_copy(update={"compute": ComputeConfig(precision="bf16")})
-    assert module.release_name(experiment, fold, store) == made.releases[fold.index].name
-    assert module.release_name(mixed, fold, store) != made.releases[fold.index].name
+    assert module.release_name(experiment, fold, 0, store) == made.releases[fold.index, 0].name
+    assert module.release_name(mixed, fold, 0, store) != made.releases[fold.index, 0].name
     plain, other = expected_cells(experiment, made), expected_cells(mixed, made)
     assert not {c.key for c in plain} & {c.key for c in other}
 

@@ -37,6 +37,7 @@ class _Evaluation(BaseModel):
     protocol: str
     scenario: str
     user: str
+    source_seed: int = 0
     seed: int
     confusion_before: Counts | None = None  # a user without labels has a personalized model and no scores
     confusion_after: Counts | None = None
@@ -57,8 +58,8 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
     A vault can also hold cells of earlier settings: an evaluation is used only if its cell is in ``rows``, scored, and
     its accuracies are those of the row. Nothing else is left out silently: the notes say what was not usable.
     """
-    wanted = {(r.dataset, r.method, r.protocol, r.scenario, r.user, r.seed): r for r in rows if r.ok}
-    found: dict[tuple[str, str, str, str, str, int], tuple[Matrix, Matrix]] = {}
+    wanted = {(r.dataset, r.method, r.protocol, r.scenario, r.user, *r.run): r for r in rows if r.ok}
+    found: dict[tuple[str, str, str, str, str, int, int], tuple[Matrix, Matrix]] = {}
     broken = 0
     for evaluation in _evaluations(client_home / "vault"):
         if evaluation is None:
@@ -67,7 +68,7 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
         if evaluation.confusion_before is None or evaluation.confusion_after is None:
             continue
         e = evaluation
-        key = (e.dataset, e.method, e.protocol, e.scenario, e.user, e.seed)
+        key = (e.dataset, e.method, e.protocol, e.scenario, e.user, e.source_seed, e.seed)
         before, after = (_square(m) for m in (evaluation.confusion_before, evaluation.confusion_after))
         if before is None or after is None or before.shape != after.shape:
             broken += 1
