@@ -1,4 +1,4 @@
-"""The cells of a run: one result per method, protocol, scenario, user and pair of seeds, keyed by what determines it."""
+"""The cells of a run: one result per method, protocol, scenario, user and seeds, keyed by what determines it."""
 
 from __future__ import annotations
 

@@ -229,6 +229,13 @@ def default_run_folder(experiment: Experiment, out: str | Path | None) -> RunFol
     return RunFolder(Path(out or Path("runs") / experiment.name).expanduser().resolve())
 
 
+def resolved(experiment: Experiment) -> Experiment:
+    """The experiment with the whole path of its store, so that it means the same from any working directory."""
+    if experiment.store is None:
+        return experiment
+    return experiment.model_copy(update={"store": str(Path(experiment.store).expanduser().resolve())})
+
+
 def store_path(experiment: Experiment, run: RunFolder) -> Path:
     """Where the experiment's recordings are, or will be made: its store, or a cohort inside the run folder."""
     if experiment.synthetic is not None:

@@ -1,17 +1,29 @@
-"""The end of a run: results.csv from the ledger's rows, then the printed table, summary.json and report.html."""
+"""The end of a run: what made its results, results.csv, then the printed table, summary.json and report.html."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from emgup_model.evaluation.results import ResultRow, write_results
-from emgup_simulation.experiment import RunFolder
+from emgup_server.ledger import Cell, Ledger
+from emgup_simulation.experiment import Experiment, RunFolder, resolved
+from emgup_simulation.report import note_results
+from emgup_simulation.report.made import made_by
 from emgup_simulation.report_cli import report
 
 
-def finish(run: RunFolder, rows: Sequence[ResultRow], console: Console) -> None:
+def finish(experiment: Experiment, run: RunFolder, cells: Sequence[Cell], ledger: Ledger, console: Console) -> None:
     """Write everything a run leaves behind for people to look at, and print it."""
-    write_results(run.results, rows)
+    write_rows(experiment, run.path, cells, ledger)
     report(run.path, console=console)
+
+
+def write_rows(experiment: Experiment, folder: Path, cells: Sequence[Cell], ledger: Ledger) -> list[ResultRow]:
+    """Write results.csv into ``folder``, after what made it was noted in run.json; returns the rows."""
+    rows = ledger.rows(cells)
+    note_results(folder, resolved(experiment).model_dump(mode="json"), rows, made_by(ledger.entries(cells)))
+    write_results(folder / "results.csv", rows)
+    return rows

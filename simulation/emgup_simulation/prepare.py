@@ -22,7 +22,7 @@ from emgup_model.evaluation.scenarios import rest_gesture
 from emgup_model.files import write_atomic
 from emgup_model.keys import create_signing_key, read_trusted, write_trusted
 from emgup_model.release import load_release
-from emgup_simulation.experiment import Experiment, RunFolder, store_path
+from emgup_simulation.experiment import Experiment, RunFolder, resolved, store_path
 from emgup_simulation.fold_pool import train_folds
 from emgup_simulation.progress import progress_bar
 from emgup_simulation.source_models import FoldSeed, release_name
@@ -61,8 +61,7 @@ def prepare(
     store = Store(recordings)
     split, folds = _checked_split(experiment, run, store, only)
     run.path.mkdir(parents=True, exist_ok=True)
-    resolved = experiment if experiment.store is None else experiment.model_copy(update={"store": str(recordings)})
-    write_atomic(run.experiment, dump_yaml(resolved))
+    write_atomic(run.experiment, dump_yaml(resolved(experiment)))
     if split.unsaved is not None:
         write_atomic(run.folds, split.unsaved)
     trusted = (create_signing_key(run.signing_key),)

@@ -74,10 +74,8 @@ def _answer(
         device, precision = experiment.federation.device, experiment.compute.precision
         done = personalize(user, release, task, device, made.get, precision)
     except Exception as error:
-        print(
-            f"user {cell.user}, {cell.method}, {cell.protocol}, {cell.scenario}, seeds {cell.source_seed}, {cell.seed}:",
-            file=sys.stderr,
-        )
+        place = f"{cell.protocol}, {cell.scenario}, source seed {cell.source_seed}, seed {cell.seed}"
+        print(f"user {cell.user}, {cell.method}, {place}:", file=sys.stderr)
         traceback.print_exception(error)
         return Reply(status=status_of(error))
     made[done.key] = done.adaptation
