@@ -13,7 +13,7 @@ from emgup_simulation.experiment import Experiment, resolved
 NO_MATTER = ("name", "federation")
 """Parts of an experiment that change no result."""
 GROWING = ("protocols", "scenarios", "seeds", "pretrain.seeds")
-"""Lists that may get longer: what there was stays."""
+"""Lists without an order that may get longer: what there was stays."""
 ABSENT = object()
 
 Difference = tuple[str, Any, Any]
@@ -40,8 +40,9 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], growth: boo
 
 
 def _difference(old: Any, new: Any, key: str, growth: bool) -> Difference | None:
-    if growth and key in GROWING and isinstance(old, list) and isinstance(new, list):
-        return None if all(value in new for value in old) else (key, old, new)
+    if key in GROWING and isinstance(old, list) and isinstance(new, list):
+        stays = all(value in new for value in old) and (growth or len(old) == len(new))
+        return None if stays else (key, old, new)
     if growth and key == "only_folds" and _covers(old, new):
         return None
     if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -60,16 +61,12 @@ def _covers(old: Any, new: Any) -> bool:
 def _normal(data: Mapping[str, Any]) -> dict[str, Any]:
     """The parts that matter, with defaults filled in where the data is of this version; the order of users is none."""
     try:
-        data = _plain(Experiment.model_validate(data))
+        data = resolved(Experiment.model_validate(data)).model_dump(mode="json")
     except ValidationError:  # of another version: compared as it is
         data = dict(data)
     if isinstance(users := data.get("users"), list):
         data = {**data, "users": sorted(users)}
     return {key: value for key, value in data.items() if key not in NO_MATTER}
-
-
-def _plain(experiment: Experiment) -> dict[str, Any]:
-    return resolved(experiment).model_dump(mode="json")
 
 
 def _without(data: dict[str, Any], key: str) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def read_run_info(run: Path, rows: Iterable[ResultRow] = ()) -> RunInfo:
     known = {k: str(v) for k, v in noted.items() if k in ("command", "version", "commit", "date", "device") and v}
     latest, results = _experiment(run / "experiment.yaml"), results_of(run, rows)
     unsure = _unsure(latest, results) if rows else None
-    experiment = latest if results is None else results.experiment
+    other = results if unsure is not None else None  # not what experiment.yaml holds
+    experiment = latest if other is None else other.experiment
     rate = _dig(experiment, "methods", "emgup_paper", "ssa", "learning_rate")
     name = experiment.get("name")
     if not known.get("device") and (device := _dig(experiment, "federation", "device")):
@@ -106,12 +107,12 @@ def read_run_info(run: Path, rows: Iterable[ResultRow] = ()) -> RunInfo:
     return RunInfo(
         **known,
         title=str(name) if name else None,
-        experiment=dump_yaml(experiment) if experiment else None,
+        experiment=dump_yaml(experiment) if other else _text(run / "experiment.yaml"),
         made_by=() if results is None else results.made_by,
         unsure=unsure,
         learning_rate=float(rate) if isinstance(rate, int | float) else None,
         gestures=_gestures(run / "releases"),
-        users=_users(run / "folds.json") if unsure is None else (),  # the split may be another experiment's
+        users=() if other else _users(run / "folds.json"),  # the split may be that of the new experiment
     )
 
 
@@ -135,6 +136,10 @@ def _noted_results(run: Path) -> list[Results]:
         return [Results.model_validate(r) for r in noted]
     except (ValidationError, TypeError):
         raise RunError(f"{run / FILE} does not say what made the results; delete it and start the run again") from None
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _experiment(path: Path) -> dict[str, Any]:
