@@ -15,6 +15,7 @@ from emgup_model.errors import ReleaseError
 from emgup_model.keys import read_trusted, write_trusted
 from emgup_simulation.cli import app
 from tests.client.homes import Home, make_home
+from tests.packages import change
 
 
 @pytest.fixture
@@ -35,6 +36,18 @@ def test_personalize_then_predict(made: tuple[Home, Path, Path], tmp_path: Path)
     assert len(list((tmp_path / "mine" / "vault" / "u0").iterdir())) == 1  # the second was answered from the vault
     decided = CliRunner().invoke(app, ["client", "predict", str(home.recording()), "--home", mine])
     assert json.loads(decided.output.splitlines()[-1])["decisions"] == 174
+
+
+def test_changed_code_adapts_again(made: tuple[Home, Path, Path], tmp_path: Path, package: Path) -> None:
+    home, release, keys = made
+
+    def cells() -> int:
+        personalize_here(tmp_path / "mine", home.recording(), release, keys, "adabn", 0, "cpu")
+        return len(list((tmp_path / "mine" / "vault" / "u0").iterdir()))
+
+    assert [cells(), cells()] == [1, 1]
+    change(package / "methods" / "adabn.py", "", "\nchanged = 1\n")
+    assert cells() == 2
 
 
 def test_an_untrusted_release_leaves_nothing(made: tuple[Home, Path, Path], tmp_path: Path) -> None:
