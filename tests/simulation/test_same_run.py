@@ -38,6 +38,7 @@ from tests.federation import FAST, Toy, copy_of, make_toy
 from tests.packages import change
 
 ROWS = 2 * 4
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,6 @@ GROWTH = [
     "methods=[adabn,source_only,tent]",
     "protocols=[inductive,transductive]",
     "scenarios=[balanced,short]",
-    "only_folds=[2,1,0]",
     "streaming.memory_s=60",
     "federation.supernodes=5",
     "federation.pretrain_processes=1",
@@ -101,22 +101,25 @@ GROWTH = [
 
 
 @pytest.mark.parametrize(("override", "message"), LOSSES)
-def test_what_would_drop_rows_is_refused_by_name(toy: Toy, override: str, message: str) -> None:
+def test_what_would_drop_rows_is_refused_by_name(done: Toy, override: str, message: str) -> None:
     with pytest.raises(RunError) as error:
-        check_same(changed(toy, override), toy.run.path)
+        check_same(changed(done, override), done.run.path)
     assert message in str(error.value)
     assert "--replace" in str(error.value)
     assert "\n" not in str(error.value)
-    check_same(changed(toy, override), toy.run.path, replace=True)
+    check_same(changed(done, override), done.run.path, replace=True)
 
 
 @pytest.mark.parametrize("override", GROWTH)
-def test_growth_and_the_federation_are_no_other_experiment(toy: Toy, override: str) -> None:
-    if override.startswith("only_folds"):
-        known = json.loads((toy.run.path / "run.json").read_text())
-        known["results"][0]["experiment"]["only_folds"] = [0, 1]
-        (toy.run.path / "run.json").write_text(json.dumps(known))
-    check_same(changed(toy, override), toy.run.path)
+def test_growth_and_the_federation_are_no_other_experiment(done: Toy, override: str) -> None:
+    check_same(changed(done, override), done.run.path)
+
+
+@pytest.mark.parametrize(("folds", "refused"), [("[0,1,2]", False), ("[1,0]", False), ("null", False), ("[1,2]", True)])
+def test_folds_may_be_added(done: Toy, folds: str, refused: bool) -> None:
+    old, new = changed(done, "only_folds=[0,1]"), changed(done, f"only_folds={folds}")
+    found = first_difference(old.model_dump(mode="json"), new.model_dump(mode="json"), growth=True)
+    assert (found is not None) == refused
 
 
 def test_the_stream_s_sizes_matter_where_there_is_a_stream(toy: Toy) -> None:
@@ -175,15 +178,15 @@ def test_every_command_refuses_and_takes_replace(
 def test_the_driver_tells_the_server_app_to_replace(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = []
 
-    class Told(Exception):
+    class ToldError(Exception):
         pass
 
     def launch(run_config: dict[str, Any], **_: object) -> None:
         told.append(run_config)
-        raise Told
+        raise ToldError
 
     monkeypatch.setattr("emgup_simulation.simulate.launch", launch)
-    with pytest.raises(Told):
+    with pytest.raises(ToldError):
         simulate(changed(toy, "seeds=[3]"), toy.run, Console(file=io.StringIO()), replace=True)
     assert told[0]["replace"] is True
 
@@ -200,16 +203,14 @@ def test_cells_without_results_are_an_experiment_too(toy: Toy) -> None:
 def test_a_tuning_of_fewer_folds_is_refused(done: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = copy_of(done, tmp_path / "run")
 
-    def in_process(_: Experiment, __: object, folds: tuple[int, ...], folder: tuning.TuneFolder, ___: int) -> Any:
+    def in_process(_: object, folds: tuple[int, ...], folder: tuning.TuneFolder, __: int) -> Any:
         from emgup_simulation import tune_worker
 
         experiment = changed(toy, f"only_folds=[{','.join(map(str, folds))}]")
         tune_worker.work(experiment, prepare(experiment, toy.run, only=folds), folder, tuning.UNDISTURBED)
         return subprocess.Popen(["true"], stdin=subprocess.PIPE)
 
-    monkeypatch.setattr(
-        tuning, "_start", lambda run, folds, folder, n: in_process(toy.experiment, run, folds, folder, n)
-    )
+    monkeypatch.setattr(tuning, "_start", in_process)
     console = Console(file=io.StringIO())
     assert tune(toy.experiment, toy.run, (0, 1), console) == 0
     folder = toy.run.path / "tune"
@@ -244,7 +245,7 @@ serve(LocalGrid(client, 1, run_config), *read_run_config(run_config), FAST)
 def test_the_report_of_a_killed_change_says_whose_rows_it_shows(toy: Toy) -> None:
     rows = toy.run.results.read_bytes()
     command = [sys.executable, "-c", KILLED, toy.run_config["experiment"], str(toy.run.path)]
-    killed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    killed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert yaml.safe_load(toy.run.experiment.read_text())["seeds"] == [0, 1, 2]
     assert toy.run.results.read_bytes() == rows
