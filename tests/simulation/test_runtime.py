@@ -172,6 +172,7 @@ def test_two_source_seeds_of_a_synthetic_cohort(tmp_path: Path) -> None:
         "backbone": {"kind": "cnn", "width": 8, "embedding_dim": 8},
         "pretrain": {"epochs": 1, "batch_windows": 32, "seeds": [0, 1]},
         "folds": {"count": 3},
+        "only_folds": [1],
         "methods": ["adabn"],
     }
     (tmp_path / "seeds.yaml").write_text(yaml.safe_dump(plain))
@@ -180,17 +181,16 @@ def test_two_source_seeds_of_a_synthetic_cohort(tmp_path: Path) -> None:
     def emgup(*overrides: str) -> int:
         command = [sys.executable, "-m", "emgup_simulation.cli", "simulate", str(tmp_path / "seeds.yaml"), *overrides]
         with log.open("wb") as output:
-            return subprocess.run([*command, "--out", str(out)], stdout=output, stderr=output, timeout=300).returncode
+            return subprocess.run([*command, "--out", str(out)], stdout=output, stderr=output).returncode
 
     assert emgup() == 0, log.read_text()
     rows = read_results(out / "results.csv")
-    expected = {(f"syn{i:04d}", source_seed, 0, "ok") for i in range(3) for source_seed in (0, 1)}
-    assert len(rows) == len(expected)
-    assert {(r.user, r.source_seed, r.seed, r.status) for r in rows} == expected
-    assert len(list((out / "releases").iterdir())) == 6
+    assert [(r.fold, r.source_seed, r.seed, r.status) for r in rows] == [(1, 0, 0, "ok"), (1, 1, 0, "ok")]
+    assert len({(r.source_accuracy, r.source_macro_f1) for r in rows}) == 2  # two source models
+    assert len(list((out / "releases").iterdir())) == 2
     info = read_run_info(out, rows)
     assert info.unsure is None
-    assert [(m.cells, m.origin) for m in info.made_by] == [(6, origin())]
+    assert [(m.cells, m.origin) for m in info.made_by] == [(2, origin())]
     assert f"code {code_hash()[:12]}" in (out / "report.html").read_text()
     before = (out / "results.csv").read_bytes()
     assert emgup("pretrain.seeds=[1]") == 2
