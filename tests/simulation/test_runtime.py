@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from emgup_model.evaluation.results import ResultRow, read_results
 from emgup_model.processes import free_port
-from emgup_model.provenance import code_hash, origin
+from emgup_model.provenance import code_hash
 from emgup_server.ledger import Ledger
 from emgup_server.transcript import read_transcript
 from emgup_simulation import launch
@@ -186,11 +187,12 @@ def test_two_source_seeds_of_a_synthetic_cohort(tmp_path: Path) -> None:
     assert emgup() == 0, log.read_text()
     rows = read_results(out / "results.csv")
     assert [(r.fold, r.source_seed, r.seed, r.status) for r in rows] == [(1, 0, 0, "ok"), (1, 1, 0, "ok")]
-    assert len({(r.source_accuracy, r.source_macro_f1) for r in rows}) == 2  # two source models
-    assert len(list((out / "releases").iterdir())) == 2
+    entries = [json.loads(path.read_text()) for path in (out / "cells").iterdir()]
+    assert len({entry["release_id"] for entry in entries}) == len(entries) == 2
+    assert len({path.read_bytes() for path in (out / "releases").glob("*/weights.safetensors")}) == 2
     info = read_run_info(out, rows)
     assert info.unsure is None
-    assert [(m.cells, m.origin) for m in info.made_by] == [(2, origin())]
+    assert [(m.cells, m.origin.code) for m in info.made_by] == [(2, code_hash())]
     assert f"code {code_hash()[:12]}" in (out / "report.html").read_text()
     before = (out / "results.csv").read_bytes()
     assert emgup("pretrain.seeds=[1]") == 2
