@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from emgup_model import __version__
 from emgup_model.backbones import Backbone, Precision
 from emgup_model.compute import resolve_device
 from emgup_model.config import digest
@@ -27,6 +26,7 @@ from emgup_model.evaluation.streaming import Progress, StreamingConfig, stream
 from emgup_model.methods import Target, adapt, predict_logits
 from emgup_model.methods.base import copy_model
 from emgup_model.methods.checkpoints import Checkpoints, Store
+from emgup_model.provenance import result_identity
 from emgup_model.release import Release
 from emgup_model.task import Task, UserWindows, load_user
 
@@ -156,7 +156,7 @@ def adaptation_key(release: Release, task: Task, windows: UserWindows, precision
     """SHA-256 (hex) of everything that determines the adapted weights; the test windows are no part of it."""
     return digest(
         {
-            "version": __version__,
+            **result_identity(),
             "release": release.id,
             "content": windows.content_sha256,
             "recordings": list(windows.recordings),

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch.nn import functional as F
 
 from emgup_model.augmentation import Augmentation
@@ -44,7 +44,16 @@ class PretrainConfig(Frozen):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="ε of the cross-entropy's targets")
     augmentation: Augmentation = Augmentation()
-    seed: int = Field(0, ge=0)
+    seeds: tuple[Annotated[int, Field(ge=0, le=10**9)], ...] = Field(
+        (0,), min_length=1, description="source seeds: one release per fold and seed, each tested on its own"
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a source seed is listed twice")
+        return seeds
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Training(Frozen):
     validation_accuracy: float = Field(ge=0, le=1)
     train_users: int = Field(ge=0)
     config_sha256: str
+    source_seed: int = Field(0, ge=0)
 
 
 class ReleaseManifest(Frozen):

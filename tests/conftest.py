@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.packages import package as package
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)

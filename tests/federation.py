@@ -18,6 +18,7 @@ from emgup_server.ledger import Cell
 from emgup_simulation import prepare as preparation
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import Experiment, RunFolder, load_experiment
+from emgup_simulation.source_models import FoldSeed
 from tests.toy import make_release, toy_info, toy_recordings
 
 FAST = Limits(poll_s=0.001, reply_timeout_s=30, retry_s=0.01, max_retry_s=0.02, node_wait_s=2, settle_s=0.01)
@@ -35,9 +36,9 @@ class Toy:
     @property
     def releases(self) -> dict[str, Path]:
         """Folder of every release."""
-        folds = {c.fold: c.release_id for c in self.cells}
+        ids = {(c.fold, c.source_seed): c.release_id for c in self.cells}
         prepared = preparation.prepare(self.experiment, self.run)
-        return {folds[fold]: folder for fold, folder in prepared.releases.items()}
+        return {ids[trained]: folder for trained, folder in prepared.releases.items()}
 
 
 def make_store(folder: Path, users: int = 4) -> Path:
@@ -87,7 +88,9 @@ def copy_of(toy: Toy, folder: Path) -> Toy:
     return Toy(toy.experiment, RunFolder(folder), {**toy.run_config, "out": str(folder)}, toy.cells)
 
 
-def _instead_of_training(experiment: Experiment, run: RunFolder, releases: dict[int, Path], console: Console) -> None:
+def _instead_of_training(
+    experiment: Experiment, run: RunFolder, releases: dict[FoldSeed, Path], console: Console
+) -> None:
     key = read_signing_key(run.signing_key)
-    for fold, folder in releases.items():
-        make_release(key, fold=fold).write(folder)
+    for (fold, source_seed), folder in releases.items():
+        make_release(key, source_seed=source_seed, fold=fold).write(folder)

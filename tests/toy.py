@@ -48,12 +48,13 @@ def make_release(
     key: Ed25519PrivateKey,
     model: Backbone | None = None,
     statistics: SignalStatistics | None = None,
+    source_seed: int = 0,
     **changes: object,
 ) -> ReleaseFiles:
     """A signed release of a small, untrained network that fits :func:`toy_info`."""
     backbone = CnnConfig(width=8, embedding_dim=8)
     if model is None:
-        torch.manual_seed(0)
+        torch.manual_seed(source_seed)
         model = build_backbone(backbone, 4, len(GESTURES))
     fields: dict[str, object] = {
         "dataset": "toy",
@@ -66,7 +67,14 @@ def make_release(
         "channels": 4,
         "unit": "mV",
         "gestures": GESTURES,
-        "training": Training(epochs=1, best_epoch=1, validation_accuracy=0.5, train_users=2, config_sha256="0" * 64),
+        "training": Training(
+            epochs=1,
+            best_epoch=1,
+            validation_accuracy=0.5,
+            train_users=2,
+            config_sha256="0" * 64,
+            source_seed=source_seed,
+        ),
     }
     return sign_release(model, fields | changes, key, statistics)
 

@@ -29,7 +29,7 @@ from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.methods import MethodConfig, parse_method
 from emgup_model.methods.base import copy_model
 from emgup_model.personalize import Adaptation, Known, Personalization, personalize
-from emgup_model.release import Release, ReleaseFiles, state_tensors
+from emgup_model.release import Release, ReleaseFiles, ReleaseManifest, state_tensors
 from emgup_model.task import Task
 from emgup_model.wire import (
     DELIVER,
@@ -137,7 +137,7 @@ def personalize_once(request: Personalize, settings: ClientSettings) -> Reply:
                 lambda device: personalize(subject.recordings, release, task, device, before, precision, cell),
             )
             reply = reply_of(outcome)
-            evaluation = _evaluation(outcome, request, subject.name, release.manifest.dataset, precision)
+            evaluation = _evaluation(outcome, request, subject.name, release.manifest, precision)
             cell.commit(save_safetensors(state_tensors(outcome.adaptation.model)), evaluation, reply, outcome.key)
             return reply
         finally:
@@ -198,7 +198,7 @@ def report(reply: Reply, request: Personalize, settings: ClientSettings) -> Repl
 
 
 def _evaluation(
-    outcome: Personalization, request: Personalize, user: str, dataset: str, precision: Precision
+    outcome: Personalization, request: Personalize, user: str, manifest: ReleaseManifest, precision: Precision
 ) -> dict[str, Any]:
     """What the vault keeps beside the weights: what was done to whom, the method's log, every number of the scores."""
     scores: dict[str, Any] = dataclasses.asdict(outcome.evaluation) if outcome.evaluation else {}
@@ -206,13 +206,14 @@ def _evaluation(
         if name in scores:
             scores[name] = scores[name].tolist()
     return {
-        "dataset": dataset,
+        "dataset": manifest.dataset,
         "user": user,
         "method": request.method_name,
         "config": _json(request.method),
         "protocol": request.protocol,
         "scenario": request.scenario,
         "streaming": _json(request.streaming) if request.streaming else None,
+        "source_seed": manifest.training.source_seed,
         "seed": request.seed,
         "release_id": request.release_id,
         "adapt_seconds": outcome.adaptation.seconds,

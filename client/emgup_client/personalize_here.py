@@ -18,6 +18,7 @@ from emgup_model.evaluation.scenarios import SCENARIOS
 from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.keys import read_trusted, write_trusted
 from emgup_model.methods import load_method
+from emgup_model.provenance import result_identity
 from emgup_model.release import ReleaseFiles, open_release
 from emgup_model.wire import Personalize, Reply
 
@@ -72,7 +73,7 @@ def personalize_here(
         "streaming": streaming,
         "seed": seed,
     }
-    cell = digest({**asked, "content": user.content_sha256})
+    cell = digest({**asked, "content": user.content_sha256, **result_identity()})
     request = Personalize.model_validate({**asked, "method_name": Path(method_name).stem, "cell": cell})
     settings = ClientSettings(home, home / TRUSTED, lambda _: Subject(user.user, recording), device, threads=1)
     return personalize_once(request, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from emgup_model.evaluation.scenarios import Scenario
 from emgup_model.evaluation.streaming import StreamingConfig
 from emgup_model.files import write_atomic
 from emgup_model.methods import MethodConfig
+from emgup_model.provenance import Origin, origin
 from emgup_model.wire import Reply, Status, from_parts
 
 MISSING = "missing"
@@ -50,13 +52,16 @@ class Entry(Frozen):
     """One file of the ledger: the cell's row, and what it means for the next run.
 
     ``complete``: nothing is left to do. ``failed``: the client answered, or cannot; the next run tries again. ``lost``:
-    no answer came, through no fault of the cell that is known; worth another attempt at once.
+    no answer came, through no fault of the cell that is known; worth another attempt at once. ``origin`` and ``date``
+    (UTC) say with what and when it was made.
     """
 
     key: str
     release_id: str
     state: Literal["complete", "failed", "lost"]
     row: ResultRow
+    origin: Origin
+    date: str
 
     @property
     def complete(self) -> bool:
@@ -104,6 +109,10 @@ class Ledger:
         """The missing cells that nobody has answered for: those without an entry, and those that were lost."""
         return [c for c in self.missing(cells) if not ((entry := self.read(c.key)) and entry.state == "failed")]
 
+    def entries(self, cells: Iterable[Cell]) -> list[Entry]:
+        """The entries of those cells that have one."""
+        return [entry for c in cells if (entry := self.read(c.key)) is not None]
+
     def rows(self, cells: Iterable[Cell]) -> list[ResultRow]:
         """One row per cell: the ledger's, or one with the status ``missing``."""
         entries = ((c, self.read(c.key)) for c in cells)
@@ -115,7 +124,9 @@ class Ledger:
         known = self.read(cell.key)
         if known is not None and known.complete:
             return known
-        entry = Entry(key=cell.key, release_id=cell.release_id, state=state, row=_row(cell, status, values))
+        date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+        row = _row(cell, status, values)
+        entry = Entry(key=cell.key, release_id=cell.release_id, state=state, row=row, origin=origin(), date=date)
         write_atomic(self.folder / f"{cell.key}.json", canonical_json(entry) + b"\n")
         return entry
 

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     user, made = "", dict[str, Adaptation]()
     started = time.perf_counter()
     for cell in cells:
-        release = load_release(prepared.releases[cell.fold], prepared.trusted)
+        release = load_release(prepared.releases[cell.fold, cell.source_seed], prepared.trusted)
         device = experiment.federation.device
         task = Task(cell.config, cell.protocol, cell.scenario, cell.seed, cell.streaming)
         if cell.user != user:  # a user's cells follow each other

@@ -40,29 +40,37 @@ def new_console() -> Console:
 ExperimentArg = Annotated[str, typer.Argument(help="an experiment's YAML file, or the name of a shipped one")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value …", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/<experiment name>")]
+Replace = Annotated[bool, typer.Option("--replace", help="rewrite the results of another experiment in the folder")]
 
 
 @app.command()
-def simulate(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
+def simulate(
+    experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None, replace: Replace = False
+) -> None:
     """Personalize every test user of every fold through Flower; a second run does only what is missing."""
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.simulate import simulate as run_simulation
 
     config = load_experiment(experiment, overrides or [])
-    raise typer.Exit(run_simulation(config, default_run_folder(config, out), new_console()))
+    raise typer.Exit(run_simulation(config, default_run_folder(config, out), new_console(), replace))
 
 
 @app.command()
-def pretrain(experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None) -> None:
-    """Split the users and train one signed source release per fold; interrupted training goes on where it was."""
+def pretrain(
+    experiment: ExperimentArg = "default", overrides: Overrides = None, out: Out = None, replace: Replace = False
+) -> None:
+    """Split the users and train a signed release per fold and source seed; stopped training goes on."""
     from emgup_simulation.experiment import default_run_folder, load_experiment
     from emgup_simulation.prepare import prepare
+    from emgup_simulation.same_run import check_same
 
     console = new_console()
     config = load_experiment(experiment, overrides or [])
-    prepared = prepare(config, default_run_folder(config, out), console)
-    for fold, folder in sorted(prepared.releases.items()):
-        console.print(f"fold {fold}: {folder}", soft_wrap=True, highlight=False)
+    run = default_run_folder(config, out)
+    check_same(config, run.path, replace)
+    prepared = prepare(config, run, console)
+    for (fold, source_seed), folder in sorted(prepared.releases.items()):
+        console.print(f"fold {fold}, source seed {source_seed}: {folder}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -73,6 +81,7 @@ def tune(
     out: Out = None,
     turned: Annotated[int, typer.Option(help="plant: electrodes by which every armband is turned")] = 0,
     gain_log_sd: Annotated[float, typer.Option(min=0, max=2, help="plant: log SD of one gain per channel")] = 0.0,
+    replace: Replace = False,
 ) -> None:
     """Rank an experiment's methods on validation users of its source side; test users have no part in it."""
     from emgup_model.config import parse
@@ -84,7 +93,7 @@ def tune(
     config = load_experiment(experiment, overrides or [])
     chosen = parse_folds(folds, config.folds.count)
     planted = parse(Disturbance, {"turned": turned, "gain_log_sd": gain_log_sd}, "--turned, --gain-log-sd")
-    raise typer.Exit(run_tune(config, default_run_folder(config, out), chosen, new_console(), planted))
+    raise typer.Exit(run_tune(config, default_run_folder(config, out), chosen, new_console(), planted, replace))
 
 
 @app.command()

@@ -185,7 +185,7 @@ class RunFolder:
 
     @property
     def releases(self) -> Path:
-        """Signed source releases, one folder per fold."""
+        """Signed source releases, one folder per fold and source seed."""
         return self.path / "releases"
 
     @property
@@ -232,6 +232,13 @@ class RunFolder:
 def default_run_folder(experiment: Experiment, out: str | Path | None) -> RunFolder:
     """``out``, or ``runs/<experiment name>`` below the working directory; absolute."""
     return RunFolder(Path(out or Path("runs") / experiment.name).expanduser().resolve())
+
+
+def resolved(experiment: Experiment) -> Experiment:
+    """The experiment with the whole path of its store, so that it means the same from any working directory."""
+    if experiment.store is None:
+        return experiment
+    return experiment.model_copy(update={"store": str(Path(experiment.store).expanduser().resolve())})
 
 
 def store_path(experiment: Experiment, run: RunFolder) -> Path:

@@ -117,7 +117,7 @@ def runtime(log: Path, variables: Mapping[str, str]) -> Iterator[Runtime]:
 
 
 def launch(
-    run_config: Mapping[str, str],
+    run_config: Mapping[str, str | bool],
     federation_config: Mapping[str, int | float],
     log: Path,
     variables: Mapping[str, str],

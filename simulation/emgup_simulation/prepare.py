@@ -1,16 +1,16 @@
-"""What must exist before a federation starts: recordings, a split, one signed source release per fold. Idempotent."""
+"""What must exist before a federation starts: recordings, a split, a signed release per fold and seed. Idempotent."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from emgup_model.compute import PLAIN, resolve_device
+from emgup_model.compute import resolve_device
 from emgup_model.config import digest, dump_yaml
 from emgup_model.data.folds import Fold, make_folds, read_folds
 from emgup_model.data.labels import read_labels
@@ -24,20 +24,21 @@ from emgup_model.keys import create_signing_key, read_trusted, write_trusted
 from emgup_model.methods import EmgupConfig
 from emgup_model.release import load_release
 from emgup_model.signal_statistics import FEWEST_PEOPLE
-from emgup_simulation.experiment import Experiment, RunFolder, store_path
+from emgup_simulation.experiment import Experiment, RunFolder, resolved, store_path
 from emgup_simulation.fold_pool import train_folds
 from emgup_simulation.progress import progress_bar
+from emgup_simulation.source_models import FoldSeed, release_name
 
 TRUSTED = "trusted_release_keys.txt"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Where everything is: the store, the split, one release folder per fold, and the keys clients trust."""
+    """Where everything is: the store, the split, a release folder per fold and seed, and the keys clients trust."""
 
     store: Path
     folds: tuple[Fold, ...]
-    releases: dict[int, Path]
+    releases: dict[FoldSeed, Path]
     trusted: tuple[bytes, ...]
 
 
@@ -63,8 +64,7 @@ def prepare(
     store = Store(recordings)
     split, folds = _checked_split(experiment, run, store, only)
     run.path.mkdir(parents=True, exist_ok=True)
-    resolved = experiment if experiment.store is None else experiment.model_copy(update={"store": str(recordings)})
-    write_atomic(run.experiment, dump_yaml(resolved))
+    write_atomic(run.experiment, dump_yaml(resolved(experiment)))
     if split.unsaved is not None:
         write_atomic(run.folds, split.unsaved)
     trusted = (create_signing_key(run.signing_key),)
@@ -72,10 +72,10 @@ def prepare(
     if not key_list.exists() or read_trusted(key_list) != trusted:
         run.client_home.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_trusted(key_list, trusted)
-    releases = {f.index: run.releases / release_name(experiment, f, store) for f in folds}
-    missing = [f for f in folds if not _usable(releases[f.index], trusted)]
+    releases = _releases(experiment, run, folds, store)
+    missing = {trained: folder for trained, folder in releases.items() if not _usable(folder, trusted)}
     if missing:
-        train_folds(experiment, run, {f.index: releases[f.index] for f in missing}, console)
+        train_folds(experiment, run, missing, console)
     return Prepared(recordings, folds, releases, trusted)
 
 
@@ -83,7 +83,7 @@ def prepared_before(experiment: Experiment, run: RunFolder, only: Collection[int
     """What :func:`prepare` with the same arguments made, without checking it again."""
     store = Store(store_path(experiment, run))
     folds = tuple(f for f in read_folds(run.folds) if f.index in only)
-    releases = {f.index: run.releases / release_name(experiment, f, store) for f in folds}
+    releases = _releases(experiment, run, folds, store)
     return Prepared(store.folder, folds, releases, tuple(read_trusted(run.client_home / TRUSTED)))
 
 
@@ -114,19 +114,13 @@ def check_user(store: Store, user: str, experiment: Experiment) -> None:
         )
 
 
-def release_name(experiment: Experiment, fold: Fold, store: Store) -> str:
-    """Folder name of a fold's release: its number and a hash of everything that determines its weights."""
-    identity = {
-        part: getattr(experiment, part).model_dump(mode="json")
-        for part in ("windows", "preprocessing", "backbone", "pretrain")
+def _releases(experiment: Experiment, run: RunFolder, folds: Sequence[Fold], store: Store) -> dict[FoldSeed, Path]:
+    """Release folders, seeds outermost: with several, the first seed's are trained first."""
+    return {
+        (fold.index, seed): run.releases / release_name(experiment, fold, seed, store)
+        for seed in experiment.pretrain.seeds
+        for fold in folds
     }
-    if experiment.compute != PLAIN:
-        identity["compute"] = experiment.compute.model_dump(mode="json")
-    identity["fold"] = fold.index
-    identity["holds"] = ["weights", "signal statistics"]
-    for part in ("train", "validation"):
-        identity[part] = [[u, store.infos[u].content_sha256] for u in getattr(fold, part)]
-    return f"fold_{fold.index:02d}_{digest(identity)[:12]}"
 
 
 def _recordings(experiment: Experiment, run: RunFolder, console: Console) -> Path:

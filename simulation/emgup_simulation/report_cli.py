@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from emgup_model.evaluation.results import ResultRow, read_results
 from emgup_model.evaluation.statistics import summarise
 from emgup_model.evaluation.summary import write_summary
 from emgup_model.files import write_atomic
-from emgup_simulation.report import collect_confusions, print_table, read_run_info, to_markdown, write_report
+from emgup_simulation.report import RunInfo, collect_confusions, print_table, read_run_info, to_markdown, write_report
 from emgup_simulation.report.confusions import CollectedConfusions
+from emgup_simulation.report.made import made_lines
 from emgup_simulation.report.markdown import escape
 
 OTHER_STUDIES = "confusion matrices are drawn for runs of one dataset and one backbone"
@@ -44,9 +45,11 @@ def report(
     rows = read_results(results)
     if not rows:
         raise RunError(f"{results} has no rows yet; run the experiment first")
-    info = read_run_info(run)
+    info = read_run_info(run, rows)
+    if info.unsure is not None:
+        console.print(info.unsure, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if users_except is not None:
-        _report_on_others(rows, info.users, read_users(users_except), markdown, console)
+        _report_on_others(rows, info, read_users(users_except), markdown, console)
         return
     if info.date is None:  # a run without run.json: the date of its results, not of this report
         changed = datetime.fromtimestamp(results.stat().st_mtime, UTC)
@@ -66,7 +69,7 @@ def report(
     )
     paths = [("table", results), ("summary", summary_path), ("report", page)]
     if markdown is not None:
-        write_atomic(markdown, to_markdown(summary))
+        write_atomic(markdown, to_markdown(summary) + _made(info))
         paths.append(("markdown", markdown))
     print_table(rows, console, summary)
     _print_paths(paths, console)
@@ -87,10 +90,17 @@ def read_users(given: str) -> tuple[str, ...]:
     return users
 
 
+def _made(info: RunInfo) -> str:
+    """What made the results, as Markdown; empty where nothing is known."""
+    lines = [*made_lines(info.made_by), *([info.unsure] if info.unsure else [])]
+    return "\n" + "".join(f"- {escape(line)}\n" for line in lines) if lines else ""
+
+
 def _report_on_others(
-    rows: Sequence[ResultRow], users: Collection[str], without: Sequence[str], markdown: Path | None, console: Console
+    rows: Sequence[ResultRow], info: RunInfo, without: Sequence[str], markdown: Path | None, console: Console
 ) -> None:
     """Print the table of the users who are not in ``without``, and write it as Markdown."""
+    users = info.users
     known = {*users, *(r.user for r in rows)}
     if unknown := [u for u in without if u not in known]:
         raise RunError(f"--users-except: '{unknown[0][:80]}' is neither a user of this run nor a file")
@@ -102,7 +112,7 @@ def _report_on_others(
     note = f"Without {len(without)} of {len(known)} users: {', '.join(without)}."
     console.print(note, markup=False, highlight=False, soft_wrap=True)
     if markdown is not None:
-        write_atomic(markdown, f"{to_markdown(summary)}\n{escape(note)}\n")
+        write_atomic(markdown, f"{to_markdown(summary)}\n{escape(note)}\n{_made(info)}")
         _print_paths([("markdown", markdown)], console)
 
 

@@ -16,6 +16,14 @@ AGAIN = "EMGUP_AGAIN"
 """Environment variable, set when a driver starts the runtime again: cells that failed in this run are left alone."""
 
 
+def read_replace(run_config: Mapping[str, Any]) -> bool:
+    """Whether another experiment's results in the run folder may be rewritten. Raises ConfigError."""
+    value = run_config.get("replace", False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"run-config replace = {value!r} must be true or false")
+    return value
+
+
 def read_run_config(run_config: Mapping[str, Any]) -> tuple[Experiment, RunFolder]:
     """The experiment and the run folder that a run-config names. Raises ConfigError."""
     values = {key: run_config.get(key) for key in KEYS}

@@ -21,7 +21,8 @@ from emgup_simulation.experiment import Experiment, RunFolder
 from emgup_simulation.finish import finish
 from emgup_simulation.prepare import prepare
 from emgup_simulation.report import write_run_info
-from emgup_simulation.run_config import AGAIN, COMMAND, read_run_config
+from emgup_simulation.run_config import AGAIN, COMMAND, read_replace, read_run_config
+from emgup_simulation.same_run import check_same
 
 LOCK_WAIT_S = 30.0
 
@@ -33,18 +34,20 @@ def main(grid: Grid, context: Context) -> None:
     """Entry point named by simulation/pyproject.toml."""
     _log_to_stdout()
     experiment, run = read_run_config(context.run_config)
-    serve(grid, experiment, run)
+    serve(grid, experiment, run, replace=read_replace(context.run_config))
 
 
-def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | None = None) -> Tally:
+def serve(
+    grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | None = None, replace: bool = False
+) -> Tally:
     """Do what is missing of an experiment and write its results.
 
     Some failed cells leave the run completed: they are in the ledger and the results with their status, and the next
-    run tries them again.
+    run tries them again. ``replace`` accepts a folder that holds another experiment's results, and rewrites them.
 
     Raises:
-        RunError: no client at all gave a result that was still needed, or every worker died; the results of what
-            there is are written first.
+        RunError: the folder holds another experiment's results; or no client at all gave a result that was still
+            needed, or every worker died: the results of what there is are written first.
     """
     log = logging.getLogger(__name__)
     limits = limits or Limits(reply_timeout_s=experiment.federation.reply_timeout_s)
@@ -52,19 +55,20 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
     with exclusive(run.path / ".server.lock", run.busy, LOCK_WAIT_S):
         log.info("run folder %s", run.path)
         console = Console(width=100)
+        check_same(experiment, run.path, replace)
         prepared = prepare(experiment, run, console)
         write_run_info(run.path, os.environ.get(COMMAND, "flwr run simulation"), experiment.federation.device)
         cells = expected_cells(experiment, prepared)
         ledger = Ledger(run.cells)
         missing = ledger.unanswered(cells) if AGAIN in os.environ else ledger.missing(cells)
         log.info("%d of %d cells to do", len(missing), len(cells))
-        folders = {c.release_id: prepared.releases[c.fold] for c in cells}
+        folders = {c.release_id: prepared.releases[c.fold, c.source_seed] for c in cells}
         tally = Tally(0, {})
         try:
             if missing:
                 tally = dispatch(TranscriptGrid(grid, run.transcript), missing, folders, ledger, limits)
         finally:
-            finish(run, cells, console)
+            finish(experiment, run, cells, ledger, console)
         log.info(
             "%d cells done, %d failed %s; results in %s",
             tally.complete,

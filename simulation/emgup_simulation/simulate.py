@@ -19,30 +19,34 @@ from emgup_simulation.launch import Outcome, launch
 from emgup_simulation.prepare import check_inputs, prepare
 from emgup_simulation.progress import progress_bar
 from emgup_simulation.run_config import AGAIN, COMMAND
+from emgup_simulation.same_run import check_same
 from emgup_simulation.signals import sigterm_unwinds
 from emgup_simulation.watch import Watch, print_problems, show
 
 
-def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
+def simulate(experiment: Experiment, run: RunFolder, console: Console, replace: bool = False) -> int:
     """Compute every missing cell of an experiment through Flower; print the table and the files made.
 
     Whatever stops it (Ctrl-C, SIGTERM, SIGKILL), no process stays behind, and the next call goes on from there.
+    ``replace`` accepts a folder that holds another experiment's results, and rewrites them.
 
     Returns:
         Exit status: 0 when every cell has its result, 1 when cells failed or the ServerApp did, 130 after Ctrl-C.
 
     Raises:
-        EmgupError: the experiment cannot be prepared, Flower does not start, or the run folder is in use.
+        EmgupError: the experiment cannot be prepared, Flower does not start, or the run folder is in use or another
+            experiment's.
     """
     check_inputs(experiment, run)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with sigterm_unwinds(), exclusive(run.path / ".driver.lock", run.busy):
+            check_same(experiment, run.path, replace)
             prepared = prepare(experiment, run, console)
             cells = expected_cells(experiment, prepared)
             ledger = Ledger(run.cells)
-            outcome = _federate(experiment, run, cells, ledger, console)
-            finish(run, cells, console)
+            outcome = _federate(experiment, run, cells, ledger, console, replace)
+            finish(experiment, run, cells, ledger, console)
             return _verdict(cells, ledger, outcome, run, console)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")
@@ -50,7 +54,7 @@ def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
 
 
 def _federate(
-    experiment: Experiment, run: RunFolder, cells: Sequence[Cell], ledger: Ledger, console: Console
+    experiment: Experiment, run: RunFolder, cells: Sequence[Cell], ledger: Ledger, console: Console, replace: bool
 ) -> Outcome | None:
     """Start the runtime as often as it takes, within the experiment's limit; returns how the last one ended."""
     outcome = None
@@ -61,19 +65,21 @@ def _federate(
         if attempt > 1:
             left = len(ledger.unanswered(cells))
             console.print(f"attempt {attempt}: {left} cells were lost ({_short(outcome)})", markup=False)
-        outcome = _attempt(experiment, run, watch, console, again=attempt > 1)
+        outcome = _attempt(experiment, run, watch, console, again=attempt > 1, replace=replace)
         if not watch.changed or not ledger.unanswered(cells):
             break
     return outcome
 
 
-def _attempt(experiment: Experiment, run: RunFolder, watch: Watch, console: Console, again: bool) -> Outcome:
+def _attempt(
+    experiment: Experiment, run: RunFolder, watch: Watch, console: Console, again: bool, replace: bool
+) -> Outcome:
     federation = experiment.federation
     before = _stamp(run.results)  # writing the results is the last thing a ServerApp does
     with progress_bar(console) as bar:
         task = bar.add_task("personalizing, cells", total=len(watch.cells), note="starting Flower and Ray")
         return launch(
-            run_config={"experiment": str(run.experiment), "overrides": "", "out": str(run.path)},
+            run_config={"experiment": str(run.experiment), "overrides": "", "out": str(run.path), "replace": replace},
             federation_config={
                 "num-supernodes": federation.supernodes,
                 "client-resources-num-cpus": federation.cpus_per_client,

@@ -16,17 +16,18 @@ from rich.console import Console
 from emgup_model.config import dump_yaml
 from emgup_model.errors import RunError
 from emgup_model.evaluation.disturbance import UNDISTURBED, Disturbance
-from emgup_model.evaluation.results import write_results
 from emgup_model.evaluation.statistics import summarise
 from emgup_model.files import write_atomic
 from emgup_model.lock import exclusive
 from emgup_server.ledger import MISSING, Cell
 from emgup_simulation.cells import validation_cells
 from emgup_simulation.experiment import Experiment, RunFolder
+from emgup_simulation.finish import write_rows
 from emgup_simulation.prepare import check_inputs, prepare
 from emgup_simulation.progress import progress_bar
 from emgup_simulation.report import print_table, read_run_info, write_run_info
 from emgup_simulation.report.choice import to_choice
+from emgup_simulation.same_run import check_same
 from emgup_simulation.signals import sigterm_unwinds
 from emgup_simulation.tune_plan import TuneFolder, split_jobs
 from emgup_simulation.watch import Watch, print_problems, show
@@ -40,12 +41,13 @@ def tune(
     folds: Sequence[int],
     console: Console,
     disturbance: Disturbance = UNDISTURBED,
+    replace_results: bool = False,
 ) -> int:
     """Evaluate all methods on the validation users of ``folds``, each with that fold's release, and rank them.
 
     Test users have no part in it: of a user who is in no train or validation set of these folds, the header of the file
     is read to make the split, and nothing else. Whatever stops it, no process stays behind, and the next call goes on
-    from there.
+    from there. ``replace_results`` accepts a folder that holds the results of another experiment or of other folds.
 
     Returns:
         Exit status: 0 when every cell has its result, 1 when cells failed, 130 after Ctrl-C.
@@ -54,11 +56,13 @@ def tune(
         EmgupError: the experiment cannot be prepared, a worker died, or the run folder is in use.
     """
     folder = TuneFolder.of(run.path, disturbance)
+    experiment = experiment.model_copy(update={"only_folds": tuple(sorted(folds))})
     run = replace(run, config=folder.experiment)
     check_inputs(experiment, run, folds)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with sigterm_unwinds(), exclusive(run.path / ".driver.lock", run.busy):
+            check_same(experiment, folder.path, replace_results)
             prepared = prepare(experiment, run, console, folds)
             write_atomic(folder.disturbance, dump_yaml(disturbance))
             write_run_info(folder.path, shlex.join(["emgup", *sys.argv[1:]]), experiment.federation.device)
@@ -144,12 +148,11 @@ def _why(folder: TuneFolder, number: int, worker: subprocess.Popen[bytes]) -> st
 
 def _finish(experiment: Experiment, cells: Sequence[Cell], folder: TuneFolder, console: Console) -> None:
     """Write results.csv, choice.md and users.txt; print the table and their names."""
-    rows = folder.ledger.rows(cells)
+    rows = write_rows(experiment, folder.path, cells, folder.ledger)
     summary = summarise(rows)
     decided = [(row, d) for cell, row in zip(cells, rows, strict=True) if row.ok and (d := folder.decision(cell))]
-    write_results(folder.results, rows)
     write_atomic(folder.users, "".join(f"{user}\n" for user in sorted({c.user for c in cells})))
-    write_atomic(folder.choice, to_choice(experiment, rows, summary, decided, read_run_info(folder.path)))
+    write_atomic(folder.choice, to_choice(experiment, rows, summary, decided, read_run_info(folder.path, rows)))
     print_table(rows, console, summary)
     for name, path in (("table", folder.results), ("users", folder.users), ("choice", folder.choice)):
         console.print(f"{name:9}{path}", markup=False, highlight=False, soft_wrap=True)

@@ -103,6 +103,7 @@ def split_jobs(cells: Iterable[Cell]) -> list[list[Cell]]:
     """
     jobs: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        same = (cell.fold, cell.user, cell.method, cell.scenario, cell.seed, cell.streaming is None)
+        seeds = (cell.source_seed, cell.seed)
+        same = (cell.fold, cell.user, cell.method, cell.scenario, seeds, cell.streaming is None)
         jobs.setdefault(same, []).append(cell)
     return list(jobs.values())

@@ -42,7 +42,7 @@ def work(experiment: Experiment, prepared: Prepared, folder: TuneFolder, disturb
         for number, job in enumerate(split_jobs(validation_cells(experiment, prepared))):
             if not ledger.unanswered(job) or not _taken(lock.fileno(), number):
                 continue
-            release = load_release(prepared.releases[job[0].fold], prepared.trusted)
+            release = load_release(prepared.releases[job[0].fold, job[0].source_seed], prepared.trusted)
             made: dict[str, Adaptation] = {}
             for cell in ledger.unanswered(job):
                 ledger.record(
@@ -74,7 +74,8 @@ def _answer(
         device, precision = experiment.federation.device, experiment.compute.precision
         done = personalize(user, release, task, device, made.get, precision)
     except Exception as error:
-        print(f"user {cell.user}, {cell.method}, {cell.protocol}, {cell.scenario}, seed {cell.seed}:", file=sys.stderr)
+        place = f"{cell.protocol}, {cell.scenario}, source seed {cell.source_seed}, seed {cell.seed}"
+        print(f"user {cell.user}, {cell.method}, {place}:", file=sys.stderr)
         traceback.print_exception(error)
         return Reply(status=status_of(error))
     made[done.key] = done.adaptation

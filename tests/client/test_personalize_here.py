@@ -16,6 +16,7 @@ from emgup_model.errors import ReleaseError
 from emgup_model.keys import read_trusted, write_trusted
 from emgup_simulation.cli import app
 from tests.client.homes import Home, make_home
+from tests.packages import change
 from tests.toy import toy_info, toy_recordings
 
 
@@ -50,6 +51,18 @@ def test_labels_that_cannot_be_scored_are_told_and_the_model_is_kept(
     result = CliRunner().invoke(app, [*command, "--trusted", str(keys), "--method", "adabn"], catch_exceptions=False)
     assert "no accuracy: the labels of the test windows show fewer than two gestures" in result.output
     assert len(list((mine / "vault" / "one").iterdir())) == 1
+
+
+def test_changed_code_adapts_again(made: tuple[Home, Path, Path], tmp_path: Path, package: Path) -> None:
+    home, release, keys = made
+
+    def cells() -> int:
+        personalize_here(tmp_path / "mine", home.recording(), release, keys, "adabn", 0, "cpu")
+        return len(list((tmp_path / "mine" / "vault" / "u0").iterdir()))
+
+    assert [cells(), cells()] == [1, 1]
+    change(package / "methods" / "adabn.py", "", "\nchanged = 1\n")
+    assert cells() == 2
 
 
 def test_an_untrusted_release_leaves_nothing(made: tuple[Home, Path, Path], tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
+from emgup_model.provenance import code_hash, origin
 from emgup_model.wire import Reply, Result, Status
 from emgup_server.ledger import Cell, Ledger
 
@@ -55,3 +59,17 @@ def test_an_unreadable_entry_counts_as_missing_and_is_made_again(
     assert ledger.missing(cells[:1]) == cells[:1]
     assert ledger.record(cells[0], GOOD).complete
     assert not ledger.missing(cells[:1])
+
+
+def test_an_entry_says_with_what_and_when_it_was_made(tmp_path: Path, cells: list[Cell]) -> None:
+    ledger = Ledger(tmp_path)
+    before = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    entry = ledger.record(cells[0], GOOD)
+    assert before <= entry.date <= datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    assert entry.origin == origin()
+    assert (entry.origin.code, entry.origin.torch) == (code_hash(), torch.__version__)
+    assert Ledger(tmp_path).entries(cells) == [entry]
+    saved = json.loads((tmp_path / f"{cells[0].key}.json").read_text())
+    saved.pop("origin")  # of a version that did not note it
+    (tmp_path / f"{cells[0].key}.json").write_text(json.dumps(saved))
+    assert ledger.missing(cells[:1]) == cells[:1]

@@ -30,13 +30,13 @@ def test_the_bare_loop_shares_adaptations_as_a_client_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_sessions_store(tmp_path / "store")
-    toy = make_toy(tmp_path, protocols=["transductive", "later_sessions", "inductive"])
+    toy = make_toy(tmp_path, protocols=["transductive", "later_sessions", "inductive"], pretrain={"seeds": [0, 1]})
     adapted: list[object] = []
     real = personalization.adapt
     monkeypatch.setattr(personalization, "adapt", lambda *task: (adapted.append(task), real(*task))[1])
     bare_loop.main([str(toy.run.path), "0", "1", "1"])
     accuracies = json.loads(capsys.readouterr().out)["accuracies"]
-    assert len(adapted) == 2 * 2 * 4  # methods, different adaptations, users
+    assert len(adapted) == 2 * 2 * 2 * 4  # source seeds, methods, different adaptations, users
     serve(LocalGrid(app, 2, toy.run_config), toy.experiment, toy.run, FAST)
     ledger = Ledger(toy.run.cells)
     rows = {c.key: row.accuracy for c, row in zip(toy.cells, ledger.rows(toy.cells), strict=True)}

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from emgup_model.evaluation.results import ResultRow
 from emgup_model.evaluation.statistics import summarise
+from emgup_model.provenance import Origin
 from emgup_simulation.report import RunInfo
 from emgup_simulation.report.choice import to_choice
+from emgup_simulation.report.made import Made
 from tests.toy import toy_experiment
 
 EXPERIMENT = toy_experiment(Path("store"))
-INFO = RunInfo(command="emgup tune toy", commit="0123456789ab", version="1.2.3", date="today")
+MADE = Origin(commit="0123456789ab", uncommitted=True, code="1234" * 16, torch="2.9", numpy="2.3")
+INFO = RunInfo(
+    command="emgup tune toy", made_by=(Made(origin=MADE, cells=3, first="2026-01-02", last="2026-01-02"),), date="today"
+)
 
 
 def row(method: str, user: str, change: float, scenario: str = "balanced") -> ResultRow:
@@ -30,9 +35,9 @@ def test_says_what_was_chosen_how_and_on_whom() -> None:
     shown = to_choice(EXPERIMENT, found, summarise(found), [], INFO)
     for expected in (
         "Chosen: **`adabn`**, 54.0 % mean accuracy",
-        "2 users, folds 1, 2, seeds 0",
+        "2 users, folds 1, 2\n- source seeds 0, seeds 0",
         "`emgup tune toy`",
-        "0123456789ab",
+        "3 cells: commit 0123456789ab with uncommitted changes, code 123412341234, torch 2.9, numpy 2.3",
         "fold 1: u1",
         "--users-except RUN/tune/users.txt",
         "kind: adabn",

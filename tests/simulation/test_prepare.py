@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 
 from emgup_model.compute import ComputeConfig
 from emgup_model.data.store import Store, write_user
-from emgup_model.errors import ConfigError, DataError, ReleaseError
+from emgup_model.errors import ConfigError, DataError, ReleaseError, RunError
 from emgup_model.methods import load_method
-from emgup_model.release import load_release
+from emgup_model.pretrain import train_source
+from emgup_model.release import ReleaseFiles, load_release
+from emgup_model.source_users import load_labelled
 from emgup_simulation import prepare as module
 from emgup_simulation.cells import expected_cells
 from emgup_simulation.experiment import Experiment, RunFolder
 from emgup_simulation.fold_pool import train_folds
+from emgup_simulation.fold_worker import train_fold
 from emgup_simulation.prepare import prepare
+from emgup_simulation.source_models import training_seed
 from tests.toy import toy_experiment, toy_info, toy_recordings
 
 
@@ -38,7 +45,7 @@ def test_each_fold_has_a_signed_release_that_never_saw_its_test_users(
     _, _, made = prepared
     assert len(made.folds) == 3
     for fold in made.folds:
-        release = load_release(made.releases[fold.index], made.trusted)
+        release = load_release(made.releases[fold.index, 0], made.trusted)
         manifest, statistics = release.manifest, release.statistics
         assert (manifest.fold, manifest.unit, manifest.format) == (fold.index, "mV", "emgup-release-2")
         assert statistics is not None
@@ -127,6 +134,71 @@ def test_rest60_needs_a_gesture_that_is_rest_before_any_work(tmp_path: Path) -> 
     module.check_inputs(toy_experiment(tmp_path / "store", scenarios=["skew"]), RunFolder(tmp_path / "run"))
 
 
+def test_each_source_seed_has_a_release_and_cells_of_its_own_and_the_first_keeps_its(
+    prepared: tuple[Experiment, RunFolder, module.Prepared], tmp_path: Path
+) -> None:
+    experiment, run, made = prepared
+    more = experiment.model_copy(update={"pretrain": experiment.pretrain.model_copy(update={"seeds": (0, 7)})})
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    trained: list[object] = []
+    real = train_folds
+    with mock.patch.object(module, "train_folds", lambda e, r, f, c: (trained.extend(f), real(e, r, f, c))):
+        both = prepare(more, copy)
+    assert trained == [(0, 7), (1, 7), (2, 7)]
+    names = {of: folder.name for of, folder in both.releases.items()}
+    assert {of: n for of, n in names.items() if of[1] == 0} == {of: f.name for of, f in made.releases.items()}
+    assert len(set(names.values())) == 6
+    assert len({(copy.releases / n / "weights.safetensors").read_bytes() for n in names.values()}) == 6
+    for (_, seed), name in names.items():
+        assert f"seed_{seed}_" in name
+        assert load_release(copy.releases / name, both.trusted).manifest.training.source_seed == seed
+        assert (copy.pretrain / f"{name}.pt").exists()
+
+    before, after = expected_cells(experiment, made), expected_cells(more, both)
+    assert len({c.key for c in after}) == len(after) == 2 * len(before)
+    assert [c for c in after if c.source_seed == 0] == before
+    ids = {of: ReleaseFiles.read(folder).id for of, folder in both.releases.items()}
+    assert all(c.release_id == ids[c.fold, c.source_seed] for c in after)
+
+
+def test_source_seed_s_trains_fold_k_with_seed_1000_s_plus_k(
+    prepared: tuple[Experiment, RunFolder, module.Prepared],
+) -> None:
+    experiment, _, made = prepared
+    store, fold = Store(made.store), made.folds[1]
+    train, validation = (
+        [load_labelled(store, u, experiment.windows, experiment.preprocessing) for u in users]
+        for users in (fold.train, fold.validation)
+    )
+    grid, config = experiment.windows, experiment.pretrain
+    trained = train_source(train, validation, store.infos["u0"], experiment.backbone, grid, config, seed=1)
+    released = load_release(made.releases[1, 0], made.trusted).model.state_dict()
+    assert all(torch.equal(released[name], weights) for name, weights in trained.model.state_dict().items())
+    assert [training_seed(of) for of in ((1, 0), (1, 1), (0, 0))] == [1, 1001, 0]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [([0, 0], "listed twice"), ([], "at least 1 item"), ([-1], "greater than or equal to 0"), (0, "valid tuple")],
+)
+def test_source_seeds_are_different_numbers(tmp_path: Path, seeds: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_experiment(tmp_path, pretrain={"seeds": seeds})
+
+
+def test_a_worker_that_finds_other_code_than_the_driver_trains_nothing(
+    prepared: tuple[Experiment, RunFolder, module.Prepared], tmp_path: Path
+) -> None:
+    _, run, made = prepared
+    with pytest.raises(RunError, match="changed while the run went on"):
+        train_fold(run, (0, 0), tmp_path / "fold_00_seed_0_123456789abc")
+    assert not list(tmp_path.iterdir())
+    again = tmp_path / made.releases[0, 0].name
+    train_fold(run, (0, 0), again)  # from the saved state
+    assert ReleaseFiles.read(again).id == ReleaseFiles.read(made.releases[0, 0]).id
+
+
 def test_another_setting_of_a_method_changes_its_keys_only(
     prepared: tuple[Experiment, RunFolder, module.Prepared],
 ) -> None:
@@ -141,11 +213,11 @@ def test_a_release_with_a_flipped_bit_stops_the_run_and_names_the_folder(
     prepared: tuple[Experiment, RunFolder, module.Prepared],
 ) -> None:
     experiment, run, made = prepared
-    weights = made.releases[0] / "weights.safetensors"
+    weights = made.releases[0, 0] / "weights.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     try:
-        with pytest.raises(ReleaseError, match=made.releases[0].name):
+        with pytest.raises(ReleaseError, match=made.releases[0, 0].name):
             prepare(experiment, run)
     finally:
         weights.write_bytes(good)
@@ -189,9 +261,9 @@ def test_only_some_folds_are_trained_with_a_config_that_is_not_the_runs_own(tmp_
     experiment = toy_experiment(store, pretrain={"epochs": 1, "batch_windows": 64})
     run = RunFolder(tmp_path / "run", tmp_path / "elsewhere.yaml")
     made = prepare(experiment, run, only=(1,))
-    assert [f.index for f in made.folds] == list(made.releases) == [1]
-    assert load_release(made.releases[1], made.trusted).manifest.training.epochs == 1
-    assert [p.name for p in run.releases.iterdir()] == [made.releases[1].name]
+    assert [f.index for f in made.folds] == [f for f, _ in made.releases] == [1]
+    assert load_release(made.releases[1, 0], made.trusted).manifest.training.epochs == 1
+    assert [p.name for p in run.releases.iterdir()] == [made.releases[1, 0].name]
     assert run.experiment.exists()
     assert not (run.path / "experiment.yaml").exists()
     assert module.prepared_before(experiment, run, (1,)) == made
@@ -220,16 +292,14 @@ def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path, monkeypatch
     monkeypatch.setattr("emgup_simulation.fold_pool.subprocess.Popen", broken)
     from rich.console import Console
 
-    from emgup_model.errors import RunError
-
     with pytest.raises(RunError, match="signal 9"):
-        train_folds(experiment, run, {0: tmp_path / "r0"}, Console(quiet=True))
+        train_folds(experiment, run, {(0, 0): tmp_path / "r0"}, Console(quiet=True))
 
 
 def test_only_the_folds_asked_for_are_trained_and_tested(tmp_path: Path) -> None:
     experiment = toy_experiment(write_store(tmp_path / "store"), only_folds=[2, 0])
     made = prepare(experiment, RunFolder(tmp_path / "run"))
-    assert [f.index for f in made.folds] == [0, 2] == sorted(made.releases)
+    assert [f.index for f in made.folds] == [0, 2] == [f for f, _ in made.releases]
     assert {c.fold for c in expected_cells(experiment, made)} == {0, 2}
     with pytest.raises(ValueError, match="only_folds names fold 3; folds are 0 to 2"):
         toy_experiment(tmp_path / "store", only_folds=[0, 3])
@@ -241,8 +311,8 @@ def test_precision_is_part_of_what_determines_a_result(
     experiment, _, made = prepared
     store, fold = Store(made.store), made.folds[0]
     mixed = experiment.model_copy(update={"compute": ComputeConfig(precision="bf16")})
-    assert module.release_name(experiment, fold, store) == made.releases[fold.index].name
-    assert module.release_name(mixed, fold, store) != made.releases[fold.index].name
+    assert module.release_name(experiment, fold, 0, store) == made.releases[fold.index, 0].name
+    assert module.release_name(mixed, fold, 0, store) != made.releases[fold.index, 0].name
     plain, other = expected_cells(experiment, made), expected_cells(mixed, made)
     assert not {c.key for c in plain} & {c.key for c in other}
 

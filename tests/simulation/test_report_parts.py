@@ -176,14 +176,14 @@ def test_collect(tmp_path):
     assert got.notes == ("1 of 3 scored cells have no matching evaluation in the vault",)
 
 
-def test_source_seeds_of_one_cell_are_told_apart_by_their_accuracy(tmp_path):
-    one, two = ([[2, 1], [1, 2]], [[3, 0], [1, 2]]), ([[1, 2], [2, 1]], [[3, 0], [0, 3]])
-    rows = [scored("a", *m).model_copy(update={"source_seed": i}) for i, m in enumerate((one, two))]
-    evaluation(tmp_path, "a", *one)
-    evaluation(tmp_path, "a", *two, cell="other source")
+def test_every_source_seed_has_a_matrix_of_its_own(tmp_path):
+    before, after = [[2, 1], [1, 2]], ([[3, 0], [1, 2]], [[3, 0], [0, 3]])
+    rows = [scored("a", before, m).model_copy(update={"source_seed": s}) for s, m in enumerate(after)]
+    for seed, matrix in enumerate(after):
+        evaluation(tmp_path, "a", before, matrix, cell=f"k{seed}", source_seed=seed)
     got = collect_confusions(tmp_path, rows)
-    np.testing.assert_allclose(got.pooled["adabn", "inductive", "short"][1], [[1, 0], [1 / 6, 5 / 6]])
     assert got.notes == ()
+    np.testing.assert_allclose(got.pooled["adabn", "inductive", "short"][1], [[1, 0], [1 / 6, 5 / 6]])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -14,16 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from emgup_model.evaluation.results import ResultRow, read_results
 from emgup_model.processes import free_port
+from emgup_model.provenance import code_hash
 from emgup_server.ledger import Ledger
 from emgup_server.transcript import read_transcript
 from emgup_simulation import launch
 from emgup_simulation.client_app import app
 from emgup_simulation.guardian import descendants
 from emgup_simulation.local import LocalGrid
+from emgup_simulation.report import read_run_info
 from emgup_simulation.server_app import serve
 from emgup_simulation.simulate import simulate
 from tests.federation import FAST, Toy, copy_of, make_toy
@@ -158,6 +162,42 @@ def test_a_failing_server_app_is_a_failed_run(toy: Toy, faulty: Callable[..., Pa
     assert "8 of 8 cells have no result" in printed
     assert "finished:failed" in printed
     assert "attempt 2" not in printed  # nobody was asked: trying again is pointless
+
+
+def test_two_source_seeds_of_a_synthetic_cohort(tmp_path: Path) -> None:
+    """Cohort, source training and federation through the command, from an empty folder."""
+    plain = {
+        "name": "seeds",
+        "synthetic": {"users": 3, "gestures": 2, "repetitions": 2, "seconds": 3.0},
+        "windows": {"length": 52, "hop": 20, "sequence_length": 4},
+        "backbone": {"kind": "cnn", "width": 8, "embedding_dim": 8},
+        "pretrain": {"epochs": 1, "batch_windows": 32, "seeds": [0, 1]},
+        "folds": {"count": 3},
+        "only_folds": [1],
+        "methods": ["adabn"],
+    }
+    (tmp_path / "seeds.yaml").write_text(yaml.safe_dump(plain))
+    out, log = tmp_path / "run", tmp_path / "log"
+
+    def emgup(*overrides: str) -> int:
+        command = [sys.executable, "-m", "emgup_simulation.cli", "simulate", str(tmp_path / "seeds.yaml"), *overrides]
+        with log.open("wb") as output:
+            return subprocess.run([*command, "--out", str(out)], stdout=output, stderr=output).returncode
+
+    assert emgup() == 0, log.read_text()
+    rows = read_results(out / "results.csv")
+    assert [(r.fold, r.source_seed, r.seed, r.status) for r in rows] == [(1, 0, 0, "ok"), (1, 1, 0, "ok")]
+    entries = [json.loads(path.read_text()) for path in (out / "cells").iterdir()]
+    assert len({entry["release_id"] for entry in entries}) == len(entries) == 2
+    assert len({path.read_bytes() for path in (out / "releases").glob("*/weights.safetensors")}) == 2
+    info = read_run_info(out, rows)
+    assert info.unsure is None
+    assert [(m.cells, m.origin.code) for m in info.made_by] == [(2, code_hash())]
+    assert f"code {code_hash()[:12]}" in (out / "report.html").read_text()
+    before = (out / "results.csv").read_bytes()
+    assert emgup("pretrain.seeds=[1]") == 2
+    assert "pretrain.seeds was [0, 1], is now [1]" in log.read_text()
+    assert (out / "results.csv").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_the_accuracies_are_those_of_the_clients_function(toy: Toy) -> None:
     work(toy)
     made = prepared(toy)
     for cell in validation_cells(toy.experiment, made):
-        release = worker.load_release(made.releases[0], made.trusted)
+        release = worker.load_release(made.releases[0, 0], made.trusted)
         task = worker.Task(cell.config, cell.protocol, cell.scenario, cell.seed)
         evaluation = personalize(worker.Store(made.store).path(cell.user), release, task).evaluation
         entry = folder_of(toy).ledger.read(cell.key)

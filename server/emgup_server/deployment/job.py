@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from emgup_model import __version__
 from emgup_model.config import Frozen, digest, dump_yaml, load_yaml, parse
 from emgup_model.errors import ConfigError
 from emgup_model.evaluation.protocols import Protocol
 from emgup_model.files import write_atomic
 from emgup_model.methods import MethodConfig
+from emgup_model.provenance import result_identity
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -45,7 +45,7 @@ class Job(Frozen):
         """Key of one method's result for any user: the client answers the same key from its vault."""
         return digest(
             {
-                "version": __version__,
+                **result_identity(),
                 "release": self.release_id,
                 "method": method,
                 "config": self.methods[method].model_dump(mode="json"),

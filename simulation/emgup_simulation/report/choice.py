@@ -12,6 +12,7 @@ from emgup_model.evaluation.summary import Summary
 from emgup_simulation.experiment import Experiment
 from emgup_simulation.report import text
 from emgup_simulation.report.info import RunInfo
+from emgup_simulation.report.made import made_lines
 from emgup_simulation.report.markdown import code, escape, line, table
 
 RANKING = ("Rank", "Method", "Admissible", "Mean accuracy, %")
@@ -53,14 +54,15 @@ def _verdict(ranked: Sequence[Candidate]) -> str:
 
 def _head(rows: Sequence[ResultRow], info: RunInfo) -> str:
     folds = sorted({r.fold for r in rows})
-    seeds = sorted({r.seed for r in rows})
+    seeds, source_seeds = sorted({r.seed for r in rows}), sorted({r.source_seed for r in rows})
     lines = [
-        f"- {text.plural(len({r.user for r in rows}), 'user')}, folds {_listed(folds)}, seeds {_listed(seeds)}",
+        f"- {text.plural(len({r.user for r in rows}), 'user')}, folds {_listed(folds)}",
+        f"- source seeds {_listed(source_seeds)}, seeds {_listed(seeds)}",
         f"- command: {code(info.command or 'unknown')}",
-        f"- commit {escape(info.commit or 'unknown')}, version {escape(info.version or 'unknown')}",
+        *(f"- {escape(made)}" for made in made_lines(info.made_by)),
     ]
     lines += [f"- {escape(known)}" for known in (info.date, info.device) if known]
-    return "\n".join(lines) + "\n\nCommand, commit and date are of the last start, which completed the cells."
+    return "\n".join(lines) + "\n\nCommand and date are of the last start, which completed the cells."
 
 
 def _users(rows: Sequence[ResultRow]) -> str:

@@ -22,9 +22,6 @@ Confusions = Mapping[Key, tuple[Matrix, Matrix]]
 Pooled over users with equal weight; a row is NaN where no user has a test window of that gesture.
 """
 
-_Cell = tuple[str, str, str, str, str, int]
-"""(dataset, method, protocol, scenario, user, seed)"""
-
 AGREES = 2e-6
 """Accuracies travel in steps of 1e-6; a matrix this close to a row's accuracy is the one the row came from."""
 
@@ -40,6 +37,7 @@ class _Evaluation(BaseModel):
     protocol: str
     scenario: str
     user: str
+    source_seed: int = 0
     seed: int
     confusion_before: Counts | None = None  # a user without labels has a personalized model and no scores
     confusion_after: Counts | None = None
@@ -60,11 +58,8 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
     A vault can also hold cells of earlier settings: an evaluation is used only if its cell is in ``rows``, scored, and
     its accuracies are those of the row. Nothing else is left out silently: the notes say what was not usable.
     """
-    wanted: dict[_Cell, list[ResultRow]] = {}  # rows of a cell differ in the source seed, which a client is not told
-    for r in rows:
-        if r.ok:
-            wanted.setdefault((r.dataset, r.method, r.protocol, r.scenario, r.user, r.seed), []).append(r)
-    found: dict[tuple[_Cell, int], tuple[Matrix, Matrix]] = {}
+    wanted = {(r.dataset, r.method, r.protocol, r.scenario, r.user, *r.run): r for r in rows if r.ok}
+    found: dict[tuple[str, str, str, str, str, int, int], tuple[Matrix, Matrix]] = {}
     broken = 0
     for evaluation in _evaluations(client_home / "vault"):
         if evaluation is None:
@@ -73,26 +68,25 @@ def collect_confusions(client_home: Path, rows: Sequence[ResultRow]) -> Collecte
         if evaluation.confusion_before is None or evaluation.confusion_after is None:
             continue
         e = evaluation
-        key = (e.dataset, e.method, e.protocol, e.scenario, e.user, e.seed)
+        key = (e.dataset, e.method, e.protocol, e.scenario, e.user, e.source_seed, e.seed)
         before, after = (_square(m) for m in (evaluation.confusion_before, evaluation.confusion_after))
         if before is None or after is None or before.shape != after.shape:
             broken += 1
-        else:
-            open_rows = (r for r in wanted.get(key, ()) if (key, r.source_seed) not in found)
-            if row := next((r for r in open_rows if _agrees(before, after, r)), None):
-                found[key, row.source_seed] = (before, after)
+        elif key in wanted and _agrees(before, after, wanted[key]):
+            found[key] = (before, after)
     notes = []
     if broken:
         notes.append(f"{broken} evaluation files in the vault are not usable")
-    scored = sum(map(len, wanted.values()))
-    if found and len(found) < scored:
-        notes.append(f"{scored - len(found)} of {scored} scored cells have no matching evaluation in the vault")
+    if found and len(found) < len(wanted):
+        notes.append(
+            f"{len(wanted) - len(found)} of {len(wanted)} scored cells have no matching evaluation in the vault"
+        )
     sizes = {before.shape for before, _ in found.values()}
     if len(sizes) > 1:
         return CollectedConfusions({}, {}, (*notes, "the vault's matrices have different numbers of gestures"))
     pooled, users = {}, {}
-    for place in sorted({k[1:4] for k, _ in found}):
-        here = [(k[4], m) for (k, _), m in found.items() if k[1:4] == place]
+    for place in sorted({k[1:4] for k in found}):
+        here = [(k[4], m) for k, m in found.items() if k[1:4] == place]
         pooled[place] = (pool((user, m[0]) for user, m in here), pool((user, m[1]) for user, m in here))
         users[place] = len({user for user, _ in here})
     return CollectedConfusions(pooled, users, tuple(notes))
@@ -102,7 +96,7 @@ def pool(matrices: Iterable[tuple[str, Matrix]]) -> Matrix:
     """Mean over users of their row-normalised matrices.
 
     Args:
-        matrices: (user, (C, C) counts) pairs; matrices of one user (runs) are added first.
+        matrices: (user, (C, C) counts) pairs; matrices of one user (seeds) are added first.
 
     Returns:
         (C, C); each row is averaged over the users that have the gesture, NaN where none has.

@@ -24,6 +24,7 @@ from emgup_simulation.report.dumbbell import HALF_WIDTH_UP_TO, UserChange, chang
 from emgup_simulation.report.forest import Axis
 from emgup_simulation.report.heatmap import heatmap
 from emgup_simulation.report.info import RunInfo
+from emgup_simulation.report.made import made_lines
 from emgup_simulation.report.text import Place
 
 
@@ -128,7 +129,15 @@ def write_report(
     html = (
         _environment()
         .get_template("report.html.j2")
-        .render(info=info, studies=studies, summary=summary, notes=notes, t=text, style=Markup(_template("style.css")))
+        .render(
+            info=info,
+            studies=studies,
+            summary=summary,
+            notes=notes,
+            t=text,
+            made_lines=made_lines,
+            style=Markup(_template("style.css")),
+        )
     )
     path = run_dir / "report.html"
     write_atomic(path, html)
