@@ -138,7 +138,7 @@ def test_a_user_file_offers_no_way_to_the_labels(tmp_path: Path) -> None:
     write_user(tmp_path / "u.h5", toy_info("u"), toy_recordings(1))
     with UserFile(tmp_path / "u.h5") as file:
         public = {name for name in dir(file) if not name.startswith("_")}
-        assert public == {"info", "recordings", "read", "close"}
+        assert public == {"info", "recordings", "read", "close", "convert_to"}
         for name in ("labels/r0_g0", "../labels/r0_g0", "/labels/r0_g0"):
             with pytest.raises(DataError, match="no recording"):
                 file.read(name)
