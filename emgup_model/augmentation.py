@@ -40,7 +40,8 @@ class Augmentation(Frozen):
 def rotate(x: torch.Tensor, electrodes: torch.Tensor) -> torch.Tensor:
     """Windows (B, C, W) as a ring turned by ``electrodes`` (B,) would record them: channel c reads position c + e.
 
-    Between two electrodes their signals are mixed linearly.
+    Between two electrodes their signals are mixed linearly, and the mixture is given the power that lies between
+    theirs: the mean of two signals with little in common has less than either, which no electrode there would record.
     """
     B, C, W = x.shape
     whole = electrodes.floor()
@@ -51,4 +52,7 @@ def rotate(x: torch.Tensor, electrodes: torch.Tensor) -> torch.Tensor:
     def pick(channel: torch.Tensor) -> torch.Tensor:
         return x.gather(1, channel.unsqueeze(2).expand(B, C, W))
 
-    return (1 - part) * pick(lower) + part * pick(upper)
+    near, far = pick(lower), pick(upper)
+    mixed = (1 - part) * near + part * far
+    power = (1 - part) * near.square().mean(2, keepdim=True) + part * far.square().mean(2, keepdim=True)
+    return mixed * (power / mixed.square().mean(2, keepdim=True).clamp_min(1e-12)).sqrt()

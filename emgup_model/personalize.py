@@ -20,8 +20,8 @@ from emgup_model.compute import resolve_device
 from emgup_model.config import digest
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import UserFile
-from emgup_model.data.windows import WindowedUser, window_labels
-from emgup_model.errors import ConfigError, DataError
+from emgup_model.data.windows import UNLABELLED, WindowedUser, window_labels
+from emgup_model.errors import ConfigError, DataError, EmgupError
 from emgup_model.evaluation.metrics import user_metrics
 from emgup_model.evaluation.streaming import Progress, StreamingConfig, stream
 from emgup_model.methods import Target, adapt, predict_logits
@@ -49,7 +49,8 @@ Known = Callable[[str], Adaptation | None]
 class Evaluation:
     """Scores of one user's test windows, before (the release) and after (the personalized model).
 
-    ``confusion_*``: (K, K) int64, rows are true gestures.
+    ``confusion_*``: (K, K) int64, rows are true gestures. ``adapted_on``: (K,) windows of each gesture among those that
+    adapted, which is what the scenario drew. Windows without a gesture are in none of these numbers.
     """
 
     accuracy: float
@@ -59,6 +60,7 @@ class Evaluation:
     n_windows: int
     confusion_before: np.ndarray
     confusion_after: np.ndarray
+    adapted_on: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Personalization:
         test_windows: how many there are.
         confidence_percentiles: percentiles 0, 1, … 100 of the adapted model's largest probability; empty after
             streaming.
+        unscored: why there are no scores though the file holds labels; None where there are, or it holds none.
     """
 
     adaptation: Adaptation
@@ -80,6 +83,7 @@ class Personalization:
     test_windows: int
     evaluation: Evaluation | None
     confidence_percentiles: tuple[float, ...] = ()
+    unscored: str | None = None
 
 
 def nothing_known(_: str) -> None:
@@ -97,6 +101,8 @@ def personalize(
 ) -> Personalization:
     """Adapt a verified release to one user's recordings. Where that raises, release and file are as they were.
 
+    An adaptation that was made is never lost to its evaluation: labels that cannot be scored leave it without scores.
+
     Args:
         user_path: the user's recording file.
         release: source release; its model is not changed.
@@ -108,8 +114,7 @@ def personalize(
 
     Raises:
         ConfigError: no such device, or the method's settings do not fit the release.
-        DataError: the file does not fit the release, is too short, or (where labelled) shows one gesture only; the
-            scenario cannot be drawn.
+        DataError: the file does not fit the release or is too short; the scenario cannot be drawn.
         NotApplicableError: the protocol has no row for this user, or the method no meaning for the network.
     """
     place = resolve_device(device)
@@ -133,8 +138,12 @@ def personalize(
         mean_confidence, percentiles = float(largest.mean()), percentiles_of(largest)
     adaptation.model.cpu()
     changed = float((before != after).float().mean())
-    evaluation = evaluate(user_path, windows.test, before.numpy(), after.numpy(), len(release.manifest.gestures))
-    return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation, percentiles)
+    evaluation, unscored = None, None
+    try:
+        evaluation = evaluate(user_path, windows, before.numpy(), after.numpy(), len(release.manifest.gestures))
+    except (EmgupError, OSError) as e:
+        unscored = str(e)
+    return Personalization(adaptation, key, changed, mean_confidence, len(before), evaluation, percentiles, unscored)
 
 
 def percentiles_of(values: torch.Tensor) -> tuple[float, ...]:
@@ -204,17 +213,27 @@ def check_finite(model: torch.nn.Module) -> None:
 
 
 def evaluate(
-    path: Path, windows: WindowedUser, before: np.ndarray, after: np.ndarray, classes: int
+    path: Path, windows: UserWindows, before: np.ndarray, after: np.ndarray, classes: int
 ) -> Evaluation | None:
-    """Score predictions (N,) against the file's labels; None when the file has none. Runs after adaptation only."""
+    """Score predictions (N,) of the test windows against the file's labels; None when the file has none.
+
+    Windows without a gesture (of an unlabelled recording, or with a tie) are left out. Runs after adaptation only.
+
+    Raises:
+        DataError: the labels are damaged, or the test windows show fewer than two gestures.
+    """
     labels = read_labels(path)
     if not labels:
         return None
     with UserFile(path) as file:
         samples = {r.name: r.n_samples for r in file.recordings}
-    true = window_labels(labels, windows, [samples[n] for n in windows.names])
-    if len(np.unique(true)) < 2:
-        raise DataError("the test windows show one gesture only; accuracy would mean nothing: drop the user")
+    true, seen = (
+        window_labels(labels, some, [samples[n] for n in some.names]) for some in (windows.test, windows.adapt)
+    )
+    scored = true != UNLABELLED
+    if len(np.unique(true[scored])) < 2:
+        raise DataError("the labels of the test windows show fewer than two gestures; accuracy would mean nothing")
+    true, before, after = true[scored], before[scored], after[scored]
     old, new = user_metrics(true, before, classes), user_metrics(true, after, classes)
     return Evaluation(
         accuracy=new.accuracy,
@@ -224,4 +243,5 @@ def evaluate(
         n_windows=len(true),
         confusion_before=old.confusion,
         confusion_after=new.confusion,
+        adapted_on=tuple(np.bincount(seen[seen != UNLABELLED], minlength=classes).tolist()),
     )

@@ -18,7 +18,7 @@ from emgup_model.backbones import Backbone, BackboneConfig, build_backbone
 from emgup_model.compute import PLAIN, ComputeConfig, resolve_device
 from emgup_model.config import Frozen, digest
 from emgup_model.data.store import UserInfo
-from emgup_model.data.windows import WindowConfig
+from emgup_model.data.windows import UNLABELLED, WindowConfig
 from emgup_model.errors import DataError
 from emgup_model.files import atomic_path
 from emgup_model.methods.base import predict_logits
@@ -71,11 +71,12 @@ class Trained:
 
 
 def validation_accuracy(model: Backbone, users: Sequence[LabelledUser]) -> float:
-    """Window accuracy of each user, averaged over users with equal weight."""
+    """Accuracy of each user's windows that have a gesture, averaged over users with equal weight."""
     accuracies = []
     for user in users:
         predicted = predict_logits(model, user.windows).argmax(1).numpy()
-        accuracies.append(float((predicted == user.labels).mean()))
+        clear = user.labels != UNLABELLED
+        accuracies.append(float((predicted == user.labels)[clear].mean()))
     return float(np.mean(accuracies))
 
 

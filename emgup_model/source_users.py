@@ -10,13 +10,21 @@ import torch
 
 from emgup_model.data.labels import read_labels
 from emgup_model.data.store import Store
-from emgup_model.data.windows import PreprocessingConfig, WindowConfig, WindowedUser, load_windows, window_labels
+from emgup_model.data.windows import (
+    UNLABELLED,
+    PreprocessingConfig,
+    WindowConfig,
+    WindowedUser,
+    load_windows,
+    majority,
+    window_labels,
+)
 from emgup_model.errors import DataError
 
 
 @dataclass(frozen=True)
 class LabelledUser:
-    """A source user: windows, their gesture indices (N,), and the gesture of every sample (T_total,)."""
+    """A source user: windows, their gesture indices (N,) or UNLABELLED, and the gesture of every sample (T_total,)."""
 
     windows: WindowedUser
     labels: np.ndarray
@@ -38,8 +46,10 @@ def load_labelled(
         grid = load_windows(file, windows, preprocessing, 1.0, [r.name for r in chosen])
         lengths = tuple(r.n_samples for r in chosen)
     labels = read_labels(store.path(user))
+    if nameless := [n for n in grid.names if n not in labels]:
+        raise DataError(f"user '{user}': recording '{nameless[0]}' has no label; source training needs every one's")
     per_window = window_labels(labels, grid, lengths)
-    if len(np.unique(per_window)) < 2:
+    if len(np.unique(per_window[per_window != UNLABELLED])) < 2:
         raise DataError(
             f"user '{user}' has windows of one gesture only; training and evaluation need at least two: drop the user"
         )
@@ -61,11 +71,11 @@ def rescale(user: LabelledUser, scale: float) -> LabelledUser:
 
 
 class WindowSampler:
-    """Draws training windows at random positions of random recordings; labels are those of the window's centre."""
+    """Draws training windows at random positions of random recordings; a window's gesture is most of its samples'."""
 
     def __init__(self, users: Sequence[LabelledUser], window: int, per_recording: int | None) -> None:
         self.signal = torch.cat([u.windows.signal for u in users], 1)
-        self.labels = torch.from_numpy(np.concatenate([u.sample_labels for u in users]))
+        self.labels = np.concatenate([u.sample_labels for u in users])
         self.window = window
         starts, spans, draws = [], [], []
         offset = 0
@@ -84,10 +94,13 @@ class WindowSampler:
         return len(self.first)
 
     def epoch(self, batch: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (windows (B, C, W), gestures (B,)) once over all draws, in random order."""
+        """Yield (windows (B, C, W), gestures (B,)) once over all draws, in random order, but windows that tie."""
         start = self.first + (torch.rand(len(self), generator=generator) * self.span).long()
         view = self.signal.unfold(1, self.window, 1).permute(1, 0, 2)
+        samples = np.lib.stride_tricks.sliding_window_view(self.labels, self.window)
         for index in torch.split(torch.randperm(len(self), generator=generator), batch):
-            if len(index) > 1:
-                at = start[index]
-                yield view[at], self.labels[at + self.window // 2]
+            at = start[index]
+            gesture = torch.from_numpy(majority(samples[at.numpy()]))
+            clear = gesture != UNLABELLED
+            if int(clear.sum()) > 1:
+                yield view[at[clear]], gesture[clear]

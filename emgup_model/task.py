@@ -119,6 +119,7 @@ def _drawn(path: Path, windows: WindowedUser, manifest: ReleaseManifest, task: T
         classes=len(info.gestures),
         seconds_per_window=manifest.windows.hop / info.sampling_rate_hz,
         rest=rest_gesture(info.gestures),
+        person=info.user,
         seed=task.seed,
     )
     drawn = windows.subset(torch.from_numpy(keep))

@@ -220,6 +220,7 @@ def _evaluation(outcome: Personalization, request: Personalize, user: str, datas
         "test_windows": outcome.test_windows,
         "confidence_percentiles": list(outcome.confidence_percentiles),
         **scores,
+        "unscored": outcome.unscored,
         "log": outcome.adaptation.log,
     }
 

@@ -191,4 +191,6 @@ def personalize(
             f"accuracy {100 * kept['source_accuracy']:.1f} % before, {100 * kept['accuracy']:.1f} % after "
             f"({kept['n_windows']} test windows; labels were opened after adaptation only)"
         )
+    elif kept.get("unscored"):
+        print(f"no accuracy: {kept['unscored']}")
     print(f"the model is in the vault of {folder}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -67,6 +67,30 @@ class WindowedUser:
         """The same signal with only the windows where ``keep`` (N,) is true."""
         return replace(self, starts=self.starts[keep], recording=self.recording[keep], position=self.position[keep])
 
+    def own_stretch(self) -> WindowedUser:
+        """The same windows with a copy of nothing but their own signal, and recordings without names.
+
+        What is kept of the signal is each run of consecutive windows from its first sample to its last, run after run:
+        whoever reads all of it reaches no sample of a window that was left out.
+        """
+        if not len(self):
+            return replace(self, signal=self.signal[:, :0].clone(), names=("",) * len(self.names))
+        first = self.run_starts()
+        begin = self.starts[first]
+        end = self.starts[torch.cat([first[1:], first.new_tensor([len(self)])]) - 1] + self.window
+        before = torch.cat([begin.new_zeros(1), (end - begin).cumsum(0)[:-1]])
+        run = torch.zeros_like(self.starts)
+        run[first[1:]] = 1
+        pieces = [self.signal[:, a:b] for a, b in zip(begin.tolist(), end.tolist(), strict=True)]
+        starts = self.starts + (before - begin)[run.cumsum(0)]
+        return replace(self, signal=torch.cat(pieces, 1), starts=starts, names=("",) * len(self.names))
+
+    def run_starts(self) -> torch.Tensor:
+        """Index of the first window of every run of consecutive windows of one recording."""
+        new = torch.ones_like(self.recording, dtype=torch.bool)
+        new[1:] = (self.recording[1:] != self.recording[:-1]) | (self.position[1:] != self.position[:-1] + 1)
+        return torch.nonzero(new).flatten()
+
     def to(self, device: torch.device | str) -> WindowedUser:
         """Signal and indices on ``device``."""
         return replace(
@@ -84,10 +108,7 @@ class WindowedUser:
             length: L.
             keep_short: also return each recording's last, shorter run (docs/method.md, A22: SSP uses it, SSA does not).
         """
-        if not len(self):
-            return []
-        breaks = (self.recording[1:] != self.recording[:-1]) | (self.position[1:] != self.position[:-1] + 1)
-        edges = [0, *(torch.nonzero(breaks).flatten() + 1).tolist(), len(self)]
+        edges = [*self.run_starts().tolist(), len(self)]
         out = []
         for lo, hi in pairwise(edges):
             for start in range(lo, hi, length):
@@ -169,8 +190,26 @@ def load_windows(
     )
 
 
-def window_labels(labels: dict[str, int | np.ndarray], user: WindowedUser, lengths: Sequence[int]) -> np.ndarray:
-    """(N,) gesture index of each window: the recording's, or the majority of the window's samples.
+UNLABELLED = -1
+"""In place of a gesture index: a window that no gesture has most samples of, or of a recording without a label."""
+AT_ONCE = 4096
+
+
+def majority(samples: np.ndarray) -> np.ndarray:
+    """(N,) the gesture that most samples of each of N windows show, of their gestures (N, W); a tie is UNLABELLED.
+
+    The one rule of training, validation, scenarios and scores.
+    """
+    counts = np.stack([(samples == k).sum(1) for k in range(int(samples.max(initial=0)) + 1)], 1)
+    top = counts.max(1, keepdims=True)
+    tied = (counts == top).sum(1) > 1
+    return np.where(tied, UNLABELLED, counts.argmax(1))
+
+
+def window_labels(labels: Mapping[str, int | np.ndarray], user: WindowedUser, lengths: Sequence[int]) -> np.ndarray:
+    """(N,) gesture index of each window: the recording's, or what most of the window's samples show.
+
+    A window whose samples tie, or whose recording has no label, is UNLABELLED.
 
     Args:
         labels: as read by ``read_labels``; used by the evaluator and by source training only.
@@ -178,14 +217,14 @@ def window_labels(labels: dict[str, int | np.ndarray], user: WindowedUser, lengt
         lengths: samples of each recording in ``user.names``.
 
     Raises:
-        DataError: a recording has no label, or a per-sample label of another length.
+        DataError: a per-sample label of another length than its recording.
     """
-    out = np.empty(len(user), np.int64)
+    out = np.full(len(user), UNLABELLED, np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     for i, name in enumerate(user.names):
         here = np.flatnonzero(user.recording.numpy() == i)
-        if name not in labels:
-            raise DataError(f"recording '{name}' has no label; evaluation and source training need labelled recordings")
+        if name not in labels or not len(here):
+            continue
         label = labels[name]
         if np.ndim(label) == 0:
             out[here] = int(label)
@@ -193,7 +232,7 @@ def window_labels(labels: dict[str, int | np.ndarray], user: WindowedUser, lengt
         per_sample = np.asarray(label)
         if len(per_sample) != lengths[i]:
             raise DataError(f"recording '{name}' has {len(per_sample)} labels for {lengths[i]} samples")
-        for n in here:
-            first = int(user.starts[n]) - int(offsets[i])
-            out[n] = np.bincount(per_sample[first : first + user.window]).argmax()
+        view = np.lib.stride_tricks.sliding_window_view(per_sample, user.window)
+        for some in np.array_split(here, -(-len(here) // AT_ONCE)):  # the samples of windows that overlap are copied
+            out[some] = majority(view[user.starts.numpy()[some] - offsets[i]])
     return out

@@ -6,7 +6,6 @@ one) may all be test users. Planting such difficulty into validation users needs
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import torch
@@ -15,6 +14,7 @@ from pydantic import Field
 from emgup_model.config import Frozen
 from emgup_model.data.windows import WindowedUser
 from emgup_model.errors import DataError
+from emgup_model.evaluation.scenarios import person_seed
 
 
 class Disturbance(Frozen):
@@ -41,8 +41,8 @@ class Disturbance(Frozen):
                 raise DataError(f"user '{user}': electrodes that are no ring cannot be turned; leave --turned out")
             signal = signal.roll(self.turned, 0)
         if self.gain_log_sd:
-            seed = int.from_bytes(hashlib.sha256(user.encode()).digest()[:4], "big")
-            log_gain = torch.randn(signal.shape[0], 1, generator=torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(person_seed(user))
+            log_gain = torch.randn(signal.shape[0], 1, generator=generator)
             signal = signal * (self.gain_log_sd * log_gain).exp()
         return replace(windows, signal=signal)
 

@@ -79,10 +79,10 @@ _ORDER = ("dataset", "backbone", "method", "protocol", "scenario", "fold", "user
 
 
 def sort_rows(rows: Iterable[ResultRow]) -> tuple[ResultRow, ...]:
-    """Rows in the order of results.csv: by dataset, backbone, method, protocol, scenario, fold, user, source seed, seed.
+    """Rows in the order of results.csv: dataset, backbone, method, protocol, scenario, fold, user, source seed, seed.
 
     Raises:
-        RunError: two rows of one cell. A user is tested once per pair of seeds, so the fold is no part of a cell's identity.
+        RunError: two rows of one cell. A user is tested once per pair of seeds, whatever the fold.
     """
     ordered = sorted(rows, key=attrgetter(*_ORDER))
     seen: set[tuple[object, ...]] = set()

@@ -22,7 +22,8 @@ class Target:
     """The user to adapt to.
 
     Attributes:
-        windows: unlabelled windows in recording order.
+        windows: unlabelled windows in recording order. Whatever signal they come with, what is kept of it is their
+            own stretch: no method can read a recording, or a part of one, that it was not given.
         sequence_length: L, the windows in a sequence.
         ring: whether the electrodes are a ring, so that rotating the channels is turning the armband.
         source_statistics: what the release says of the source users' signals; None = nothing.
@@ -34,6 +35,9 @@ class Target:
     ring: bool = False
     source_statistics: SignalStatistics | None = None
     checkpoints: Checkpoints | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "windows", self.windows.own_stretch())
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
     with torch.random.fork_rng(devices=[]):  # dropout and initialisation draw from the global generator
         torch.manual_seed(seed)
         if config.target_share:
-            reestimate(model, target.windows, config.target_share, generator)
+            reestimate(model, target.windows, config.target_share)
         switches = _Switches(frozen_bn=config.batch_norm == "frozen", gradients=config.gradients, generator=generator)
         log["ssa"] = run_ssa(model, target, config.ssa, **switches)
         if isinstance(config.ssp, SspConfig):
@@ -108,8 +108,8 @@ def adapt(model: Backbone, target: Target, config: EmgupConfig, seed: int) -> Ad
                 log["decision"] = "personalized"
             if log["decision"] == "personalized":
                 log["ssp"] = run_refined_ssp(model, target, config.ssp, **switches)
-        if log["decision"] == "guarded" and config.safety:
-            interpolate(start.model, model, config.safety.kept_share)
         if config.reestimate_at_end:
-            reestimate(model, target.windows, 1.0, generator)
+            reestimate(model, target.windows, 1.0)
+        if log["decision"] == "guarded" and config.safety:  # last, so that it holds for whatever was changed
+            interpolate(start.model, model, config.safety.kept_share)
     return Adapted(model.eval(), log)

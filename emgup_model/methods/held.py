@@ -16,11 +16,11 @@ LONGEST = 256
 
 def run_index(windows: WindowedUser) -> tuple[torch.Tensor, torch.Tensor]:
     """(N,) number of the run of consecutive windows of one recording a window is in, and (N,) its place in that run."""
-    here = torch.arange(len(windows), device=windows.starts.device)
-    first = torch.ones_like(here, dtype=torch.bool)
-    first[1:] = (windows.recording[1:] != windows.recording[:-1]) | (windows.position[1:] != windows.position[:-1] + 1)
-    run = first.cumsum(0) - 1
-    return run, here - torch.nonzero(first).flatten()[run]
+    first = windows.run_starts()
+    run = torch.zeros_like(windows.starts)
+    run[first[1:]] = 1
+    run = run.cumsum(0)
+    return run, torch.arange(len(windows), device=first.device) - first[run]
 
 
 def held_posterior(log_p: torch.Tensor, windows: WindowedUser, stay: float, prior: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,7 @@ def adapt(model: Backbone, target: Target, config: NrcConfig, seed: int) -> Adap
     generator = torch.Generator().manual_seed(seed)
     windows = target.windows
     if config.target_share:
-        reestimate(model, windows, config.target_share, generator)
+        reestimate(model, windows, config.target_share)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     features, logits = embed_all(model, windows)
     features, probabilities = F.normalize(features, dim=1), logits.softmax(1)

@@ -63,7 +63,11 @@ class Replay:
 
 
 def interpolate(start: Backbone, model: Backbone, share: float) -> None:
-    """Set ``model`` to (1 − share) · ``start`` + share · ``model``, by parameter (Wortsman et al., CVPR 2022)."""
-    with torch.no_grad():
-        for mine, other in zip(model.parameters(), start.parameters(), strict=True):
-            mine.lerp_(other, 1 - share)
+    """Set ``model`` to (1 − share) · ``start`` + share · ``model`` (Wortsman et al., CVPR 2022), number by number.
+
+    BatchNorm's running statistics are numbers of the model like its parameters; its counters stay.
+    """
+    others = start.state_dict()
+    for name, mine in model.state_dict().items():
+        if mine.is_floating_point():
+            mine.lerp_(others[name], 1 - share)

@@ -53,7 +53,7 @@ def adapt(model: Backbone, target: Target, config: ShotConfig, seed: int) -> Ada
     generator = torch.Generator().manual_seed(seed)
     windows = target.windows
     if config.target_share:
-        reestimate(model, windows, config.target_share, generator)
+        reestimate(model, windows, config.target_share)
     optimiser = torch.optim.Adam(model.feature_parameters(), lr=config.learning_rate)
     log: dict[str, Any] = {"steps": 0}
     for _ in epochs(config.epochs, target.checkpoints, "shot", Loop({"model": model}, optimiser, generator, log)):

@@ -54,5 +54,5 @@ def adapt(model: Backbone, target: Target, config: TentConfig, seed: int) -> Ada
             descend(optimiser, loss)
             log["steps"] += 1
     model.requires_grad_(True)
-    reestimate(model, target.windows, 1.0, generator)
+    reestimate(model, target.windows, 1.0)
     return Adapted(model.eval(), log)

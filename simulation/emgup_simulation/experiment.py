@@ -214,6 +214,11 @@ class RunFolder:
         return self.path / "results.csv"
 
     @property
+    def draws(self) -> Path:
+        """How many windows of each gesture every cell adapted on."""
+        return self.path / "draws.csv"
+
+    @property
     def summary(self) -> Path:
         """Statistics over users."""
         return self.path / "summary.json"

@@ -64,7 +64,7 @@ def serve(grid: Grid, experiment: Experiment, run: RunFolder, limits: Limits | N
             if missing:
                 tally = dispatch(TranscriptGrid(grid, run.transcript), missing, folders, ledger, limits)
         finally:
-            finish(run, ledger.rows(cells), console)
+            finish(run, cells, console)
         log.info(
             "%d cells done, %d failed %s; results in %s",
             tally.complete,

@@ -42,7 +42,7 @@ def simulate(experiment: Experiment, run: RunFolder, console: Console) -> int:
             cells = expected_cells(experiment, prepared)
             ledger = Ledger(run.cells)
             outcome = _federate(experiment, run, cells, ledger, console)
-            finish(run, ledger.rows(cells), console)
+            finish(run, cells, console)
             return _verdict(cells, ledger, outcome, run, console)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")

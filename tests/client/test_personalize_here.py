@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 from emgup_client.personalize_here import personalize_here
 from emgup_client.personalized import TRUSTED
+from emgup_model.data.store import write_user
 from emgup_model.errors import ReleaseError
 from emgup_model.keys import read_trusted, write_trusted
 from emgup_simulation.cli import app
 from tests.client.homes import Home, make_home
+from tests.toy import toy_info, toy_recordings
 
 
 @pytest.fixture
@@ -35,6 +37,19 @@ def test_personalize_then_predict(made: tuple[Home, Path, Path], tmp_path: Path)
     assert len(list((tmp_path / "mine" / "vault" / "u0").iterdir())) == 1  # the second was answered from the vault
     decided = CliRunner().invoke(app, ["client", "predict", str(home.recording()), "--home", mine])
     assert json.loads(decided.output.splitlines()[-1])["decisions"] == 174
+
+
+def test_labels_that_cannot_be_scored_are_told_and_the_model_is_kept(
+    made: tuple[Home, Path, Path], tmp_path: Path
+) -> None:
+    _, release, keys = made
+    recording = tmp_path / "one.h5"
+    write_user(recording, toy_info("one"), [r for r in toy_recordings(1) if r.label == 0])
+    mine = tmp_path / "mine"
+    command = ["client", "personalize", str(recording), "--release", str(release), "--home", str(mine)]
+    result = CliRunner().invoke(app, [*command, "--trusted", str(keys), "--method", "adabn"], catch_exceptions=False)
+    assert "no accuracy: the labels of the test windows show fewer than two gestures" in result.output
+    assert len(list((mine / "vault" / "one").iterdir())) == 1
 
 
 def test_an_untrusted_release_leaves_nothing(made: tuple[Home, Path, Path], tmp_path: Path) -> None:

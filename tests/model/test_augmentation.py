@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from emgup_model.augmentation import Augmentation, rotate
 from emgup_model.config import parse
@@ -17,7 +18,7 @@ from emgup_model.errors import ConfigError
 def angles(x: torch.Tensor) -> torch.Tensor:
     """(B,) electrodes by which windows with a signal on channel 0 alone were turned, in −2 to 2."""
     around = torch.tensor([0.0, -1, -2, -3, 3, 2, 1])  # channel c of 7 reads position c + e: 0 lies at channel −e
-    return (x[:, :, 0] * around).sum(1)
+    return (x[:, :, 0].square() * around).sum(1)  # between two electrodes the powers are shared linearly
 
 
 def one_hot(windows: int) -> torch.Tensor:
@@ -34,18 +35,39 @@ def test_whole_rotations_roll_the_channels(electrodes: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(-9, 9, width=32), st.integers(1, 8))
-def test_between_two_electrodes_their_signals_are_mixed_linearly(electrodes: float, channels: int) -> None:
+def test_between_two_electrodes_their_signals_are_mixed_linearly_with_the_power_between_theirs(
+    electrodes: float, channels: int
+) -> None:
     x = torch.randn(2, channels, 3, generator=torch.Generator().manual_seed(0))
     part = electrodes - math.floor(electrodes)
-    expected = (1 - part) * x.roll(-math.floor(electrodes), 1) + part * x.roll(-math.floor(electrodes) - 1, 1)
-    assert torch.allclose(rotate(x, torch.full((2,), electrodes)), expected, atol=1e-5)
+    near, far = x.roll(-math.floor(electrodes), 1), x.roll(-math.floor(electrodes) - 1, 1)
+    turned = rotate(x, torch.full((2,), electrodes))
+    assert torch.allclose(F.normalize(turned, dim=2), F.normalize((1 - part) * near + part * far, dim=2), atol=1e-4)
+    power = (1 - part) * near.square().mean(2) + part * far.square().mean(2)
+    assert torch.allclose(turned.square().mean(2), power, rtol=1e-3)
+
+
+@pytest.mark.parametrize("electrodes", [0.25, 0.5, -0.5, 1.75])
+def test_a_turn_by_a_fraction_keeps_the_amplitude(electrodes: float) -> None:
+    x = torch.randn(200, 8, 52, generator=torch.Generator().manual_seed(0))
+    turned = rotate(x, torch.full((200,), electrodes))
+    assert float(turned.square().mean().sqrt() / x.square().mean().sqrt()) == pytest.approx(1, abs=1e-3)
+
+
+def test_silent_electrodes_stay_silent() -> None:
+    assert torch.equal(rotate(torch.zeros(2, 4, 5), torch.tensor([0.5, 1.0])), torch.zeros(2, 4, 5))
 
 
 def test_every_window_is_turned_by_its_own_rotation_and_time_stays() -> None:
-    x = torch.arange(4.0).view(1, 4, 1) + 10 * torch.arange(3.0)
-    turned = rotate(x.expand(4, 4, 3), torch.tensor([0, 1, 0.5, -0.25]))
-    assert turned[:, :, 0].tolist() == [[0, 1, 2, 3], [1, 2, 3, 0], [0.5, 1.5, 2.5, 1.5], [0.75, 0.75, 1.75, 2.75]]
-    assert torch.equal(turned - turned[:, :, :1], 10 * torch.arange(3.0).expand(4, 4, 3))
+    x = torch.arange(4.0).view(1, 4, 1).expand(4, 4, 3) + 1
+    electrodes = torch.tensor([0, 1, 0.5, -0.25])
+    turned = rotate(x, electrodes)
+    assert torch.equal(turned, turned[:, :, :1].expand(-1, -1, 3))
+    power = turned[:, :, 0].square()
+    assert torch.allclose(power[0], torch.tensor([1.0, 4, 9, 16]))
+    assert torch.allclose(power[1], torch.tensor([4.0, 9, 16, 1]))
+    assert torch.allclose(power[2], torch.tensor([2.5, 6.5, 12.5, 8.5]))
+    assert torch.allclose(power[3], torch.tensor([0.75 + 4, 0.25 + 3, 1 + 6.75, 2.25 + 12]))
 
 
 def test_one_channel_cannot_be_turned() -> None:

@@ -84,7 +84,6 @@ def test_wrong_rate_short_recordings_and_one_gesture_are_one_line_each(tmp_path:
         ("rate", None, {"sampling_rate_hz": 200.0}, "200 Hz, the release expects 100 Hz"),
         ("short", toy_recordings(1, seconds=0.7), {}, "one sequence"),
         ("tiny", toy_recordings(1, seconds=0.1), {}, "one window"),
-        ("one", [r for r in toy_recordings(1) if r.label == 0], {}, "one gesture only"),
     ):
         (tmp_path / name).mkdir()
         cases.append((user_file(tmp_path / name, recordings, **info), message))
@@ -92,6 +91,92 @@ def test_wrong_rate_short_recordings_and_one_gesture_are_one_line_each(tmp_path:
         with pytest.raises(DataError, match=message) as error:
             personalize(path, release, Task(SourceOnlyConfig(), "transductive"))
         assert "\n" not in str(error.value)
+
+
+def unscorable(name: str) -> list[Recording]:
+    """Recordings whose labels cannot be scored."""
+    recordings = toy_recordings(1)
+    if name == "one gesture":
+        return [r for r in recordings if r.label == 0]
+    return [replace(r, label=np.tile([0, 1], len(r.emg) // 2)) for r in recordings]  # every window ties
+
+
+@pytest.mark.parametrize("name", ["one gesture", "all tie"])
+def test_labels_that_cannot_be_scored_leave_the_adaptation_as_it_is(
+    tmp_path: Path, release: Release, name: str
+) -> None:
+    done = personalize(user_file(tmp_path, unscorable(name)), release, Task(AdaBnConfig(), "transductive"))
+    assert done.evaluation is None
+    assert done.unscored is not None
+    assert "fewer than two gestures" in done.unscored
+    assert "\n" not in done.unscored
+    bare = [replace(r, label=None) for r in unscorable(name)]
+    (tmp_path / "bare").mkdir()
+    same = personalize(user_file(tmp_path / "bare", bare), release, Task(AdaBnConfig(), "transductive"))
+    assert same.unscored is None
+    weights = [r.adaptation.model.state_dict().values() for r in (done, same)]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_damaged_labels_leave_the_adaptation_as_it_is(
+    tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_: Path) -> None:
+        raise DataError("the labels are damaged")
+
+    monkeypatch.setattr(module, "read_labels", damaged)
+    done = personalize(user_file(tmp_path), release, Task(AdaBnConfig(), "transductive"))
+    assert (done.evaluation, done.unscored) == (None, "the labels are damaged")
+
+
+def test_a_recording_without_a_label_is_adapted_on_and_not_scored(tmp_path: Path, release: Release) -> None:
+    some = [r if r.name != "r0_g1" else replace(r, label=None) for r in toy_recordings(1)]
+    scores = personalize(user_file(tmp_path, some), release, Task(SourceOnlyConfig(), "transductive")).evaluation
+    assert scores is not None
+    assert scores.n_windows == 5 * 29
+    assert scores.confusion_after.sum(axis=1).tolist() == [58, 29, 58]
+    assert scores.adapted_on == (58, 29, 58)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_what_was_drawn_is_recorded(tmp_path: Path, release: Release, scenario: Scenario) -> None:
+    path = long_file(tmp_path)
+    task = Task(SourceOnlyConfig(), "transductive", scenario)
+    scores = personalize(path, release, task).evaluation
+    assert scores is not None
+    adapt_on = load_user(path, release.manifest, task).adapt
+    counts = [0, 0, 0]
+    for i in adapt_on.recording.tolist():
+        counts[int(adapt_on.names[i][-1])] += 1
+    assert list(scores.adapted_on) == counts
+
+
+@pytest.mark.parametrize("protocol", ["inductive", "later_sessions", "streaming"])
+@pytest.mark.parametrize("scenario", ["balanced", "subset"])
+def test_a_method_that_reads_all_it_is_given_reaches_no_other_sample(
+    tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch, protocol: Protocol, scenario: Scenario
+) -> None:
+    """Every sample has its own value; all that a method can reach is in its own windows' runs."""
+    recordings = [replace(r, name=f"later_{r.name}", session=1) for r in toy_recordings(2, seconds=8.0)]
+    recordings = [*toy_recordings(1, seconds=8.0), *recordings]
+    given: list[set[float]] = []
+
+    def greedy(model: Backbone, target: Target, *_: object) -> Adapted:
+        given.append({float(v) for v in target.windows.signal[0]})
+        assert not any(target.windows.names)
+        return Adapted(model)
+
+    monkeypatch.setattr(module, "adapt", greedy)
+    task = stream_task(scenario) if protocol == "streaming" else Task(AdaBnConfig(), protocol, scenario)
+    path = user_file(tmp_path, recordings)
+    personalize(path, release, task)
+    windows = load_user(path, release.manifest, task)
+    allowed = {float(v) for v in windows.adapt.batch()[:, 0].flatten()}
+    assert given
+    assert set().union(*given) == allowed
+    assert all(some <= allowed for some in given)
+    others = {float(v) for v in windows.adapt.signal[0]} - allowed
+    assert len(others) > 100 or (protocol, scenario) == ("streaming", "balanced")
 
 
 def test_wrong_channel_count_is_refused(tmp_path: Path, release: Release) -> None:

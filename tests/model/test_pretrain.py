@@ -10,10 +10,10 @@ import torch
 
 from emgup_model import augmentation
 from emgup_model.augmentation import Augmentation
-from emgup_model.backbones import CnnConfig
+from emgup_model.backbones import CnnConfig, build_backbone
 from emgup_model.config import parse
 from emgup_model.data.store import Recording, Store, write_user
-from emgup_model.data.windows import PreprocessingConfig, WindowConfig
+from emgup_model.data.windows import UNLABELLED, PreprocessingConfig, WindowConfig, WindowedUser
 from emgup_model.errors import ConfigError, DataError
 from emgup_model.methods.base import predict_logits
 from emgup_model.pretrain import Epoch, PretrainConfig, Trained, train_source, validation_accuracy
@@ -110,6 +110,36 @@ def test_training_windows_stay_inside_their_recording_and_carry_its_label(users:
         assert torch.equal(x[:, 0, 0].long() % 3, y)
         seen += len(x)
     assert seen == len(sampler) == len(user.windows)
+
+
+def test_the_gesture_of_a_training_window_is_what_most_of_its_samples_show() -> None:
+    """One recording that changes its gesture after every 37 samples; windows of 20 at any position."""
+    samples = np.arange(2000) // 37 % 3
+    grid = WindowedUser(
+        torch.arange(2000.0).expand(4, -1),
+        torch.zeros(400, dtype=torch.long),
+        torch.zeros(400, dtype=torch.long),
+        torch.arange(400),
+        ("r",),
+        20,
+    )
+    sampler = WindowSampler([LabelledUser(grid, np.zeros(400, int), samples, (2000,))], 20, None)
+    batches = list(sampler.epoch(64, torch.Generator().manual_seed(0)))
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    counts = np.stack([np.bincount(samples[int(s) : int(s) + 20], minlength=3) for s in x[:, 0, 0]])
+    assert (counts.argmax(1) == y.numpy()).all()
+    assert (counts.max(1) > 10).all()  # ten against ten is a tie: dropped
+    assert 300 < len(x) < 400
+
+
+def test_windows_without_a_gesture_do_not_count_in_validation(users: list[LabelledUser]) -> None:
+    torch.manual_seed(0)
+    model = build_backbone(BACKBONE, 4, 3).eval()
+    user = users[0]
+    right = predict_logits(model, user.windows).argmax(1).numpy()
+    half = right.copy()
+    half[::2] = UNLABELLED
+    assert validation_accuracy(model, [replace(user, labels=half)]) == 1.0
 
 
 def test_rotation_needs_a_ring(users: list[LabelledUser], toy_store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -26,6 +27,7 @@ from emgup_simulation.local import LocalGrid
 from emgup_simulation.run_config import read_run_config
 from emgup_simulation.server_app import serve
 from tests.federation import FAST, Toy, copy_of, make_sessions_store, make_toy
+from tests.toy import GESTURES
 
 CANARY = "canary-4711-/home/alice"
 
@@ -59,6 +61,9 @@ def test_all_users_of_all_folds_are_personalized_and_their_weights_stay(toy: Toy
         folder = toy.run.client_home / "vault" / cell.user / cell.key
         assert {WEIGHTS, EVALUATION, RECORD} <= {p.name for p in folder.iterdir()}
     assert toy.run.report.stat().st_size > 1000
+    with toy.run.draws.open(newline="") as f:
+        drawn = {(d["user"], d["gesture"]) for d in csv.DictReader(f) if int(d["windows"])}
+    assert drawn == {(f"u{i}", g) for i in range(4) for g in GESTURES}
     assert json.loads(toy.run.summary.read_text())["methods"]
 
 

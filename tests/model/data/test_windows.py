@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from emgup_model.data.store import Recording, Store, UserFile, write_user
 from emgup_model.data.windows import (
+    UNLABELLED,
     PreprocessingConfig,
     WindowConfig,
     WindowedUser,
     filter_recording,
     load_windows,
+    majority,
     window_labels,
 )
 from emgup_model.errors import DataError
@@ -112,8 +115,53 @@ def test_per_sample_labels_give_each_window_its_majority(tmp_path: Path) -> None
     assert window_labels(labels, user, [3, 12]).tolist() == [0, 1, 2]
     with pytest.raises(DataError, match="5 labels for 12 samples"):
         window_labels({"r0": 0, "r1": np.zeros(5, int)}, user, [3, 12])
-    with pytest.raises(DataError, match="no label"):
-        window_labels({"r0": 0}, user, [3, 12])
+    assert window_labels({"r0": 0}, user, [3, 12]).tolist() == [UNLABELLED] * 3
+
+
+def test_a_window_whose_samples_tie_has_no_gesture(tmp_path: Path) -> None:
+    with make(tmp_path, 12) as file:
+        user = load_windows(file, WindowConfig(length=4, hop=4, sequence_length=2), NO_FILTER, 1.0)
+    assert window_labels({"r0": np.array([0, 0, 2, 2, 1, 2, 2, 0, 3, 1, 0, 3])}, user, [12]).tolist() == [-1, 2, 3]
+
+
+@given(st.lists(st.lists(st.integers(0, 4), min_size=7, max_size=7), max_size=20))
+def test_the_gesture_of_a_window_is_the_one_that_most_samples_show(samples: list[list[int]]) -> None:
+    got = majority(np.array(samples, int).reshape(-1, 7))
+    for window, gesture in zip(samples, got, strict=True):
+        (top, most), *others = Counter(window).most_common()
+        assert gesture == (UNLABELLED if others and others[0][1] == most else top)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(1, 5), st.integers(1, 7), st.data())
+def test_a_stretch_of_ones_own_holds_the_same_windows_and_nothing_between_runs(
+    lengths: list[int], window: int, hop: int, data: st.DataObject
+) -> None:
+    samples = [(n - 1) * hop + window for n in lengths]
+    offsets = np.concatenate([[0], np.cumsum(samples)])
+    user = WindowedUser(
+        torch.arange(float(offsets[-1])).expand(2, -1),
+        torch.cat([int(o) + hop * torch.arange(n) for o, n in zip(offsets, lengths, strict=False)]),
+        torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)]),
+        torch.cat([torch.arange(n) for n in lengths]),
+        tuple(f"fist_{i}" for i in range(len(lengths))),
+        window,
+    )
+    keep = data.draw(st.lists(st.booleans(), min_size=len(user), max_size=len(user)))
+    some = user.subset(torch.tensor(keep))
+    own = some.own_stretch()
+    assert len(own) == len(some)
+    assert set(own.names) == {""}
+    if not len(own):
+        assert own.signal.numel() == 0
+        return
+    assert torch.equal(own.batch(), some.batch())
+    assert torch.equal(own.position, some.position)
+    assert [s.tolist() for s in own.sequences(3, True)] == [s.tolist() for s in some.sequences(3, True)]
+    runs = torch.tensor_split(some.starts, own.run_starts()[1:])
+    reachable = {s for run in runs for s in range(int(run[0]), int(run[-1]) + window)}
+    assert set(own.signal[0].int().tolist()) == reachable
+    own.signal.fill_(-1)
+    assert (user.signal >= 0).all()
 
 
 def test_windowed_user_has_no_field_for_labels(toy_store: Store) -> None:

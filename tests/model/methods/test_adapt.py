@@ -20,6 +20,7 @@ from emgup_model.methods import (
     Target,
     TentConfig,
     adapt,
+    base,
 )
 from emgup_model.methods.base import batch_norms, copy_model, predict_logits
 from emgup_model.methods.information import marginal_entropy
@@ -27,6 +28,7 @@ from emgup_model.methods.refined import RefinedSspConfig
 from emgup_model.methods.refined_labels import LabelConfig
 from emgup_model.methods.ssa import SsaConfig
 from emgup_model.methods.ssp import SspConfig
+from tests.model.backbones.nets import SMALL
 from tests.model.methods.toys import short_emgup, toy_statistics
 
 CONFIGS = {
@@ -129,6 +131,37 @@ def test_adabn_takes_the_users_exact_statistics_and_moves_no_weight(model: Backb
     first = adapted.blocks[0](x)
     assert torch.allclose(adapted.blocks[1].running_mean, first.mean((0, 2, 3)), atol=1e-5)  # type: ignore[arg-type]
     assert torch.allclose(adapted.blocks[1].running_var, first.transpose(0, 1).flatten(1).var(1), rtol=1e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at_once", [2, 7, 59])
+def test_statistics_are_exact_whatever_fits_into_one_pass(
+    model: Backbone, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last pass has fewer windows than the others, or one: it weighs as much as it holds."""
+    whole = adapt(model, target(), AdaBnConfig(), 0).model
+    monkeypatch.setattr(base, "MOST_WINDOWS", at_once)
+    parts = adapt(model, target(), AdaBnConfig(), 0).model
+    for a, b in zip(batch_norms(whole), batch_norms(parts), strict=True):
+        assert torch.allclose(a.running_mean, b.running_mean, atol=1e-6)  # type: ignore[arg-type]
+        assert torch.allclose(a.running_var, b.running_var, rtol=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backbone", SMALL)
+def test_re_estimated_statistics_normalise_the_users_windows_in_every_layer(backbone: str) -> None:
+    torch.manual_seed(0)
+    net = build_backbone(SMALL[backbone], 4, 3).eval()
+    if not any(batch_norms(net)):
+        return
+    adapted = adapt(net, target(), AdaBnConfig(), 0).model
+    seen = []
+    for layer in batch_norms(adapted):
+        layer.register_forward_pre_hook(lambda layer, x: seen.append((layer, x[0].transpose(0, 1).flatten(1))))
+    with torch.no_grad():
+        adapted.embed(target().windows.batch())
+    assert len(seen) == len(list(batch_norms(adapted)))
+    for layer, x in seen:
+        assert torch.allclose(layer.running_mean, x.mean(1), atol=1e-5)
+        assert torch.allclose(layer.running_var, x.var(1), rtol=1e-3, atol=1e-6)
 
 
 def test_adabn_interpolates_between_source_and_user(model: Backbone) -> None:

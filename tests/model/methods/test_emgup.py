@@ -173,6 +173,29 @@ def test_where_a_gesture_is_missing_only_the_rehearsed_epochs_run_and_half_of_th
         assert torch.allclose(kept[0.5][name], (kept[0.0][name] + kept[1.0][name]) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_a_guarded_person_keeps_the_stated_share_of_every_change_of_the_model(
+    trained: Backbone, published: bool
+) -> None:
+    """BatchNorm statistics too, wherever they are moved: before, in, or after the stages."""
+    brief: dict[str, Any] = {"batch_norm": "batch", "replay": None, "target_share": 0.5, "reestimate_at_end": True}
+    stage = {"ssp": SspConfig(epochs=2, learning_rate=1e-3)} if published else {}
+    method, target = short_emgup(**brief, **stage), toy_target(without=(1,))
+    assert method.safety is not None
+    kept = {}
+    for share in (0.0, 0.25, 1.0):
+        safety = method.safety.model_copy(update={"kept_share": share, "recovered_share": 1.0})
+        result = adapt(trained, target, method.model_copy(update={"safety": safety}), 0)
+        assert result.log["decision"] == "guarded"
+        kept[share] = {k: v for k, v in weights(result.model).items() if v.is_floating_point()}
+    source = {k: v for k, v in weights(trained).items() if v.is_floating_point()}
+    assert not differing(kept[0.0], source)
+    moved = differing(kept[1.0], source)
+    assert any("running_var" in name for name in moved)
+    for name in moved:
+        assert torch.allclose(kept[0.25][name], 0.75 * source[name] + 0.25 * kept[1.0][name], atol=1e-5)
+
+
 def test_rehearsing_keeps_a_gesture_that_the_users_data_lacks(trained: Backbone) -> None:
     windows, gestures = toy_user()
     method = short_emgup(safety=None)
