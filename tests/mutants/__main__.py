@@ -15,44 +15,39 @@ from tests.mutants.report import KILLED, TIMEOUT, UNTRIED, forget, listing, stat
 from tests.mutants.workspace import refresh
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WORKSPACE = REPOSITORY / ".mutants"
+ROOT = REPOSITORY / ".mutants"
 EVERY_S = 15.0
 
 
 def main() -> int:
     """0 where every chosen mutant was tried, whatever became of it; 1 where mutmut ended before that."""
     chosen = _arguments()
-    refresh(REPOSITORY, WORKSPACE, chosen.package, chosen.without)
-    mutants = [
-        mutant
-        for package in chosen.package
-        for pattern in PACKAGES[package]
-        for path in sorted(WORKSPACE.glob(pattern))
-        for mutant in mutants_of(path.relative_to(WORKSPACE), path.read_text(), package)
-    ]
+    mutants = [mutant for package in chosen.package for mutant in _prepare(package, chosen.without)]
     picked = sample(mutants, chosen.sample, chosen.seed)
-    found = statuses(WORKSPACE, picked)
     if chosen.again:
-        forget(WORKSPACE, survivors(picked, found))
-        found = statuses(WORKSPACE, picked)
-    waiting = [m for m in picked if found[m.name] in UNTRIED]
-    print(f"{len(mutants)} mutants that count, {len(picked)} chosen, {len(waiting)} to try", flush=True)
-    code = _try(waiting, chosen.processes) if waiting else 0
-    found = statuses(WORKSPACE, picked)
+        forget(ROOT, survivors(picked, statuses(ROOT, picked)))
+    for package in chosen.package:
+        found = statuses(ROOT, picked)
+        waiting = [m for m in picked if m.package == package and found[m.name] in UNTRIED]
+        own = sum(m.package == package for m in picked)
+        print(f"{package}: {own} mutants, {len(waiting)} to try", flush=True)
+        if waiting:
+            _try(ROOT / package, waiting, chosen.processes)
+    found = statuses(ROOT, picked)
     report = "\n".join(
         [
-            listing(WORKSPACE, picked, found),
+            listing(ROOT, picked, found),
             "",
             table(picked, found, Counter(m.package for m in mutants)),
             f"seed {chosen.seed}",
         ]
     )
-    (WORKSPACE / "report.txt").write_text(report + "\n")
+    (ROOT / "report.txt").write_text(report + "\n")
     print(report)
     left = sum(found[m.name] in UNTRIED for m in picked)
     if left:
-        print(f"{left} mutants were not tried; {WORKSPACE / 'mutmut.log'} says why. The next run goes on.")
-    return 1 if left or code else 0
+        print(f"{left} mutants were not tried; mutmut.log in a folder of {ROOT} says why. The next run goes on.")
+    return 1 if left else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,17 +63,24 @@ def _arguments() -> argparse.Namespace:
     return chosen
 
 
-def _try(mutants: list[Mutant], processes: int) -> int:
-    """Run mutmut on these, with a line of progress now and then; its exit status."""
-    names = {m.name for m in mutants}
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *sorted(names)]
+def _prepare(package: str, without: list[str]) -> list[Mutant]:
+    """Bring the package's workspace up to date; its mutants that count."""
+    workspace = ROOT / package
+    refresh(REPOSITORY, workspace, package, without)
+    paths = [path for pattern in PACKAGES[package] for path in sorted(workspace.glob(pattern))]
+    return [m for path in paths for m in mutants_of(path.relative_to(workspace), path.read_text(), package)]
+
+
+def _try(workspace: Path, mutants: list[Mutant], processes: int) -> None:
+    """Run mutmut on these, with a line of progress now and then."""
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *(m.name for m in mutants)]
     started = time.monotonic()
-    with (WORKSPACE / "mutmut.log").open("w") as log:
-        run = subprocess.Popen(command, cwd=WORKSPACE, stdout=log, stderr=log, env=os.environ | {"COLUMNS": "100"})
+    with (workspace / "mutmut.log").open("w") as log:
+        run = subprocess.Popen(command, cwd=workspace, stdout=log, stderr=log, env=os.environ | {"COLUMNS": "100"})
         try:
             first = None
             while run.poll() is None:
-                done = {name: word for name, word in statuses(WORKSPACE, mutants).items() if word not in UNTRIED}
+                done = {name: word for name, word in statuses(ROOT, mutants).items() if word not in UNTRIED}
                 if done and first is None:
                     first = time.monotonic()
                 print(_progress(done, len(mutants), started, first), flush=True)
@@ -90,7 +92,6 @@ def _try(mutants: list[Mutant], processes: int) -> int:
             if run.poll() is None:
                 run.terminate()
                 run.wait()
-    return run.returncode
 
 
 def _progress(done: dict[str, str], of: int, started: float, first: float | None) -> str:

@@ -23,7 +23,7 @@ from mutmut.utils.format_utils import get_mutant_name
 PACKAGES: dict[str, tuple[str, ...]] = {
     "methods": ("emgup_model/methods/*.py",),
     "evaluation": ("emgup_model/evaluation/*.py",),
-    "source training": (
+    "source_training": (
         "emgup_model/pretrain.py",
         "emgup_model/source_users.py",
         "emgup_model/signal_statistics.py",
@@ -36,11 +36,11 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 ROOMS: dict[str, tuple[str, ...]] = {
     "methods": ("tests/model/methods", "tests/model/test_personalize.py", "tests/model/test_handed_over.py"),
     "evaluation": ("tests/model/evaluation", "tests/model/test_personalize.py"),
-    "source training": ("tests/model/test_pretrain.py", "tests/model/test_signal_statistics.py"),
+    "source_training": ("tests/model/test_pretrain.py", "tests/model/test_signal_statistics.py"),
     "windows": ("tests/model/data/test_windows.py", "tests/model/test_pretrain.py", "tests/model/test_personalize.py"),
     "egress": ("tests/client/egress",),
 }
-"""Tests of each package. Of those of all chosen packages, a mutant is tried on the ones that call its function."""
+"""Tests of each package; a mutant is tried on the ones that call its function."""
 
 UNHEARD = re.compile(r",?\s*\b(?:strict|set_to_none|device|non_blocking)=(?:True|False|None|[\w.]+)")
 """Arguments whose change no test on one CPU can hear."""

@@ -17,24 +17,29 @@ UNTRIED = frozenset({"not checked", "check was interrupted by user"})
 """All others survived: those that no test calls, and those that ended in a way mutmut does not know, too."""
 
 
-def statuses(workspace: Path, mutants: Iterable[Mutant]) -> dict[str, str]:
-    """mutmut's word for what became of each mutant, by name."""
+def statuses(root: Path, mutants: Iterable[Mutant]) -> dict[str, str]:
+    """mutmut's word for what became of each mutant, by name; ``root`` holds a workspace of each package."""
+    mutants = list(mutants)
     codes: dict[str, int | None] = {}
-    for path in {m.path for m in mutants}:
+    for meta in {meta_of(root, m) for m in mutants}:
         try:
-            codes |= json.loads((workspace / "mutants" / f"{path}.meta").read_text())["exit_code_by_key"]
+            codes |= json.loads(meta.read_text())["exit_code_by_key"]
         except (FileNotFoundError, json.JSONDecodeError):  # not made yet, or being written
             continue
     return {m.name: status_by_exit_code[codes.get(m.name)] for m in mutants}
 
 
-def forget(workspace: Path, mutants: Iterable[Mutant]) -> None:
+def meta_of(root: Path, mutant: Mutant) -> Path:
+    """Where mutmut keeps the results of the mutant's file."""
+    return root / mutant.package / "mutants" / f"{mutant.path}.meta"
+
+
+def forget(root: Path, mutants: Iterable[Mutant]) -> None:
     """Make these untried again."""
     names: dict[Path, set[str]] = {}
     for mutant in mutants:
-        names.setdefault(mutant.path, set()).add(mutant.name)
-    for path, own in names.items():
-        meta = workspace / "mutants" / f"{path}.meta"
+        names.setdefault(meta_of(root, mutant), set()).add(mutant.name)
+    for meta, own in names.items():
         data = json.loads(meta.read_text())
         data["exit_code_by_key"] |= dict.fromkeys(own)
         meta.write_text(json.dumps(data, indent=4))
@@ -68,10 +73,10 @@ def survivors(mutants: Sequence[Mutant], found: Mapping[str, str]) -> list[Mutan
     return [m for m in mutants if found[m.name] not in KILLED | TIMEOUT | UNTRIED]
 
 
-def listing(workspace: Path, mutants: Sequence[Mutant], found: Mapping[str, str]) -> str:
+def listing(root: Path, mutants: Sequence[Mutant], found: Mapping[str, str]) -> str:
     """File, line, name and diff of every survivor."""
     out = []
     for m in sorted(survivors(mutants, found), key=lambda m: (str(m.path), m.line)):
-        diff = diff_of(m, (workspace / m.path).read_text())
+        diff = diff_of(m, (root / m.package / m.path).read_text())
         out.append(f"{m.path}:{m.line}  {found[m.name]}  {m.name}\n{diff}")
     return "\n\n".join(out)

@@ -15,13 +15,13 @@ LIFTED = ("client/", "server/", "simulation/")
 IMPORTED = ("emgup_model", "emgup_client", "emgup_server", "emgup_simulation")
 
 
-def refresh(repository: Path, workspace: Path, packages: Iterable[str], without: Iterable[str] = ()) -> None:
+def refresh(repository: Path, workspace: Path, package: str, without: Iterable[str] = ()) -> None:
     """Copy what git tracks, or would; leave alone what is equal, so that results stay; drop what is gone.
 
     Args:
         repository: the working tree.
         workspace: the copy.
-        packages: keys of ``PACKAGES`` that are mutated.
+        package: key of ``PACKAGES``: what is mutated.
         without: test files that are not run.
     """
     listed = subprocess.run(
@@ -36,7 +36,7 @@ def refresh(repository: Path, workspace: Path, packages: Iterable[str], without:
         if name == "pyproject.toml":
             continue
         copy_if_different(source.read_bytes(), workspace / name)
-    copy_if_different(_project(repository, packages, without).encode(), workspace / "pyproject.toml")
+    copy_if_different(_project(repository, package, without).encode(), workspace / "pyproject.toml")
     for folder in (*IMPORTED, "tests", "configs"):
         for path in [p for p in (workspace / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]:
             name = path.relative_to(workspace).as_posix()
@@ -64,14 +64,13 @@ def copy_if_different(content: bytes, target: Path) -> None:
     target.write_bytes(content)
 
 
-def _project(repository: Path, packages: Iterable[str], without: Iterable[str]) -> str:
+def _project(repository: Path, package: str, without: Iterable[str]) -> str:
     """The project's settings, and mutmut's."""
-    packages = list(packages)
     settings = {
         "source_paths": list(IMPORTED),
-        "only_mutate": [glob for package in packages for glob in PACKAGES[package]],
+        "only_mutate": [*PACKAGES[package]],
         "also_copy": ["configs"],
-        "pytest_add_cli_args_test_selection": list(dict.fromkeys(t for p in packages for t in ROOMS[p])),
+        "pytest_add_cli_args_test_selection": [*ROOMS[package]],
         "pytest_add_cli_args": [f"--ignore={path}" for path in without],
         "process_isolation": "forkserver",
         "timeout_multiplier": 3.0,
