@@ -107,7 +107,11 @@ def counts(mutation: Mutation, line: str, at: CodeRange) -> bool:
         return False
     if re.fullmatch(r".*\.to\([\w.]+\)", before, re.DOTALL) and after.endswith(".to(None)"):
         return False
-    return UNHEARD.sub("", before) != UNHEARD.sub("", after)
+    return _heard(before) != _heard(after)
+
+
+def _heard(code: str) -> str:
+    return re.sub(r",?\s*\)", ")", UNHEARD.sub("", code))
 
 
 def sample(mutants: Sequence[Mutant], size: int | None, seed: int) -> list[Mutant]:

@@ -25,18 +25,49 @@ def changes(body: str) -> list[str]:
     return [line[1:].strip() for diff in diffs for line in diff if line.startswith("+")]
 
 
+MODULE = """
+LIMIT = 3
+
+
+def first(a: int, b: int = 2) -> int:
+    def inner(c):
+        return c + 1
+    return inner(a) - b * 4
+
+
+class Thing:
+    size: int = 5
+
+    def __init__(self, a):
+        if a > 1:
+            raise ValueError(a * 2)
+        self.a = a
+
+    @property
+    def twice(self):
+        return self.a * 2
+
+    @staticmethod
+    def made(a):
+        return Thing(a + 6)
+"""
+
+
 def test_a_name_is_the_one_that_mutmut_gives_to_the_same_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path("emgup_model/data/windows.py")
-    source = (REPOSITORY / path).read_text()
     monkeypatch.setattr("mutmut.mutation.pragma_handling.get_lines_ignored_by_pattern", lambda _: set())
-    module, mutations, *_ = create_mutations(str(path), source)
+    module, mutations, *_ = create_mutations(str(HERE), MODULE)
     theirs = combine_mutations_to_source(module, mutations)
-    made = {get_mutant_name(path, name): name for name in theirs.mutant_names}
-    for mutant in mutants_of(path, source):
-        added = [line[1:].strip() for line in diff_of(mutant, source).splitlines() if line.startswith("+")]
-        span = theirs.line_span_by_function_name[made[mutant.name]]
-        body = theirs.code.splitlines()[span.start - 1 : span.end]
-        assert set(added) <= {line.strip() for line in body}, mutant
+    spans = {get_mutant_name(HERE, name): span for name, span in theirs.line_span_by_function_name.items()}
+    mine = mutants_of(HERE, MODULE)
+    assert {m.name.split("__mutmut")[0].removeprefix("emgup_model.x.") for m in mine} == {
+        "x_first",
+        "xǁThingǁ__init__",
+        "xǁThingǁmade",
+    }
+    for mutant in mine:
+        added = [line[1:].strip() for line in diff_of(mutant, MODULE).splitlines() if line.startswith("+")]
+        body = theirs.code.splitlines()[spans[mutant.name].start - 1 : spans[mutant.name].end]
+        assert {line for line in added if not line.startswith("def ")} <= {line.strip() for line in body}, mutant
 
 
 def test_every_package_has_files_and_tests() -> None:
