@@ -16,7 +16,9 @@ from tests.model.methods.toys import toy_target
 
 RATE, ALL = 0.004, 10_000
 """A rate that is nobody's default, and a batch of all windows."""
-X = toy_target().windows.batch()
+USER = toy_target(without=(1,))
+"""Shares are uneven, so that the diversity terms pull."""
+X = USER.windows.batch()
 
 
 def mean_entropy(logits: torch.Tensor) -> torch.Tensor:
@@ -47,7 +49,7 @@ def assert_same_step(result: Backbone, expected: Backbone, source: Backbone) -> 
         result.named_parameters(), expected.parameters(), source.parameters(), strict=True
     ):
         equal = torch.isclose(mine, other, atol=RATE / 50, rtol=0).float().mean()
-        assert float(equal) > 0.97, name
+        assert float(equal) > 0.93, name
         moved += int((other != before).any())
     assert moved
 
@@ -64,7 +66,7 @@ def test_tent(trained: Backbone, diversity: bool) -> None:
         return [p for layer in batch_norms(model) for p in layer.parameters()]
 
     config = TentConfig(epochs=1, batch_windows=ALL, learning_rate=RATE, diversity=diversity)
-    result = adapt(trained, toy_target(), config, 0)
+    result = adapt(trained, USER, config, 0)
     assert_same_step(result.model, stepped(trained, loss, affine), trained)
     assert result.log == {"steps": 1}
     assert all(p.requires_grad for p in result.model.parameters())
@@ -85,7 +87,7 @@ def test_shot(trained: Backbone, diversity: bool, batch_norm: str) -> None:
 
     settings = {"epochs": 1, "batch_windows": ALL, "learning_rate": RATE, "pseudo_label_weight": 0.7}
     config = ShotConfig.model_validate(settings | {"diversity": diversity, "batch_norm": batch_norm})
-    result = adapt(trained, toy_target(), config, 0)
+    result = adapt(trained, USER, config, 0)
     assert_same_step(result.model, stepped(trained, loss, lambda m: m.feature_parameters()), trained)
     assert result.log == {"steps": 1}
 
@@ -100,9 +102,9 @@ def test_nrc(trained: Backbone) -> None:
         neighbours=3,
         expanded=2,
         weak_weight=0.2,
-        exclude_windows=4,
+        exclude_windows=1,
     )
-    windows = toy_target().windows
+    windows = USER.windows
     with torch.no_grad():
         z = F.normalize(trained.embed(X), dim=1)
         bank = trained(X).softmax(1)
@@ -114,7 +116,7 @@ def test_nrc(trained: Backbone) -> None:
                 and abs(int(windows.position[i] - windows.position[j])) <= 4
             ):
                 similarity[i, j] = -torch.inf
-    near = similarity.topk(3, 1).indices
+    near = similarity.topk(3, 1).indices  # neighbouring windows overlap, and would be the nearest
 
     def loss(model: Backbone) -> torch.Tensor:
         logits = model(X)
@@ -127,6 +129,6 @@ def test_nrc(trained: Backbone) -> None:
             total = total - p[i].detach() @ p[i]
         return total / len(p) - entropy_of_mean(logits)
 
-    result = adapt(trained, toy_target(), config, 0)
+    result = adapt(trained, USER, config, 0)
     assert_same_step(result.model, stepped(trained, loss, lambda m: m.parameters()), trained)
     assert result.log == {"steps": 1}
