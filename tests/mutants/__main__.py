@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ EVERY_S = 15.0
 def main() -> int:
     """0 where every chosen mutant was tried, whatever became of it; 1 where mutmut ended before that."""
     chosen = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # mutmut is ended too
     mutants = [mutant for package in chosen.package for mutant in _prepare(package, chosen.without)]
     picked = sample(mutants, chosen.sample, chosen.seed)
     if chosen.again:
