@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/default
 
-.PHONY: help install simulation test test-slow lint bench clean
+.PHONY: help install simulation test test-slow mutants lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,10 @@ test: $(STAMP) ## all fast tests (under 10 minutes on 2 cores)
 
 test-slow: $(STAMP) ## the minutes-long tests: kills of real processes, full runs
 	$(BIN)/python -m pytest -m slow
+
+# SAMPLE=200 tries that many, drawn with SEED; AGAIN=--again tries survivors again (docs/testing.md)
+mutants: $(STAMP) ## mutation tests of the core packages: hours; SAMPLE=200 tries a sample; goes on where it was stopped
+	$(BIN)/python -m tests.mutants $(if $(SAMPLE),--sample $(SAMPLE)) --seed $(or $(SEED),0) --processes $(or $(PROCESSES),1) $(AGAIN)
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .
