@@ -74,6 +74,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._origin = origin()  # asks git: now, and not while clients are waited for
 
     def record(self, cell: Cell, reply: Reply) -> Entry:
         """Save what a client answered. A complete entry stays as it is: duplicates change nothing."""
@@ -126,7 +127,7 @@ class Ledger:
             return known
         date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
         row = _row(cell, status, values)
-        entry = Entry(key=cell.key, release_id=cell.release_id, state=state, row=row, origin=origin(), date=date)
+        entry = Entry(key=cell.key, release_id=cell.release_id, state=state, row=row, origin=self._origin, date=date)
         write_atomic(self.folder / f"{cell.key}.json", canonical_json(entry) + b"\n")
         return entry
 

@@ -57,7 +57,7 @@ def test_code_that_can_change_a_number_changes_the_hashes(package: Path, name: s
 def test_wording_changes_nothing(package: Path) -> None:
     before = hashes()
     change(package / "pretrain.py", '"""Source training: ', '"""Training at the source: ')  # of the module
-    change(package / "pretrain.py", '"""Window accuracy of ', '"""Accuracy of ')  # of a function
+    change(package / "pretrain.py", '"""Accuracy of ', '"""Mean accuracy of ')  # of a function
     change(package / "pretrain.py", '"""AdamW with ', '"""An optimiser, with ')  # of a class
     change(package / "pretrain.py", '"""Windows (B, C, W) to logits', '"""Maps windows to logits')  # below a constant
     change(package / "pretrain.py", "        done += 1\n", "\n        # one more\n        done += 1\n")

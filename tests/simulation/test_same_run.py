@@ -216,8 +216,10 @@ def test_a_tuning_of_fewer_folds_is_refused(done: Toy, tmp_path: Path, monkeypat
     folder = toy.run.path / "tune"
     rows, before = read_results(folder / "results.csv"), contents(folder)
     assert {(r.fold, r.source_seed) for r in rows} == {(f, s) for f in (0, 1) for s in (0, 1)}
-    scores = [{(r.user, r.source_accuracy) for r in rows if r.source_seed == s} for s in (0, 1)]
-    assert scores[0] != scores[1]  # each with its own source model
+    entries = [json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")]
+    releases = [{e["release_id"] for e in entries if e["row"]["source_seed"] == s} for s in (0, 1)]
+    assert len(releases[0]) == len(releases[1]) == 2  # one of each fold
+    assert not releases[0] & releases[1]  # each with its own source model
     with pytest.raises(RunError, match=r"only_folds was \[0, 1\], is now \[0\]"):
         tune(toy.experiment, toy.run, (0,), console)
     assert contents(folder) == before
