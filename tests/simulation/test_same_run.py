@@ -287,7 +287,7 @@ def test_results_of_unknown_making_are_called_so(toy: Toy) -> None:
     known = json.loads((toy.run.path / "run.json").read_text())
     (toy.run.path / "run.json").write_text(json.dumps({**known, "results": []}))
     info = read_run_info(toy.run.path, read_results(toy.run.results))
-    assert info.unsure == "run.json does not say which configuration made results.csv; run the experiment again"
+    assert info.unsure == "nothing in run.json says which configuration made results.csv; run the experiment again"
     assert info.made_by == ()
 
 

@@ -123,7 +123,7 @@ def _unsure(latest: Mapping[str, Any], results: Results | None) -> str | None:
     if not latest:
         return None
     if results is None:
-        return "run.json does not say which configuration made results.csv; run the experiment again"
+        return "nothing in run.json says which configuration made results.csv; run the experiment again"
     if (difference := first_difference(results.experiment, latest)) is None:
         return None
     return (
