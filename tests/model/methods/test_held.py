@@ -117,6 +117,14 @@ def test_a_real_change_stays_sharp(border: int) -> None:
     assert float(out.amax(1).min()) > 0.85
 
 
+@pytest.mark.parametrize("constant", [-900.0, 900.0])
+def test_likelihoods_are_relative_to_the_windows_likeliest_gesture(constant: float) -> None:
+    log_p, prior = evidence(12, 4, seed=3)
+    windows = grid(12)
+    moved = log_p + constant * torch.linspace(0, 1, 12, dtype=torch.float64).unsqueeze(1)
+    assert torch.allclose(held_posterior(moved, windows, 0.8, prior), held_posterior(log_p, windows, 0.8, prior))
+
+
 def test_a_window_that_rules_a_gesture_out_and_a_long_run_stay_finite() -> None:
     log_p = torch.full((3000, 3), float("-inf"))
     log_p[torch.arange(3000), torch.arange(3000) // 1500] = 0

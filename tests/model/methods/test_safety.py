@@ -10,7 +10,7 @@ import torch
 from emgup_model.backbones import Backbone
 from emgup_model.methods import safety
 from emgup_model.methods.alignment import RotationConfig, rotated
-from emgup_model.methods.base import Target, predict_logits
+from emgup_model.methods.base import Target, copy_model, predict_logits
 from emgup_model.methods.safety import SafetyConfig, Start, begin, best_probabilities, evenness, recovered
 from tests.model.methods.toys import CHANNELS, CLASSES, L, differing, toy_user, weights
 
@@ -126,6 +126,16 @@ def test_a_far_turn_needs_more_where_gestures_seem_missing(shift: int, electrode
 def test_gestures_are_recovered_when_each_is_given_its_share(trained: Backbone) -> None:
     for without, expected in (((), True), ((1,), False)):
         assert recovered(trained, Target(toy_user(without=without)[0], L), SAFETY) is expected
+
+
+def test_a_gesture_that_is_given_exactly_its_share_is_recovered(trained: Backbone) -> None:
+    model = copy_model(trained)
+    model.head = torch.nn.Linear(model.embedding_dim, 4)
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    target = Target(toy_user()[0], L)
+    for share, expected in ((1.0, True), (1.0001, False)):
+        assert recovered(model, target, SAFETY.model_copy(update={"recovered_share": share})) is expected
 
 
 @pytest.mark.parametrize("config", [SAFETY, None])

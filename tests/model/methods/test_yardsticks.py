@@ -37,6 +37,8 @@ def test_prototypes_never_name_a_gesture_nobody_predicts() -> None:
     p = torch.zeros(6, 3)
     p[:, 0], p[::2, 1] = 0.5, 0.5
     assert 2 not in prototype_labels(torch.randn(6, 4), p).tolist()
+    clusters = torch.tensor([[0.0, 1], [1, 0]]).repeat(3, 1)
+    assert prototype_labels(5 * clusters, p).tolist() == [1, 0] * 3  # the others keep their clusters
 
 
 def test_neighbours_in_time_and_oneself_are_left_out() -> None:
