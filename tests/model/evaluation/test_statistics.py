@@ -38,6 +38,16 @@ def only(rows, **where):
     return found
 
 
+def test_a_mean_of_equal_changes_is_that_change_and_an_interval_ends_at_what_a_change_can_be():
+    m = only([row(f"u{i}", 0.7, 0.0) for i in range(6)])  # in floating point their mean is above 0.7
+    assert m.delta_accuracy.mean == m.accuracy.mean == 0.7
+    for method, accuracy, source in (("falls", 0.0, 1.0), ("rises", 1.0, 0.0)):
+        rows = [row(f"u{i}", accuracy, source, method) for i in range(6)] + [row("u6", 0.4, 0.4, method)]
+        low, high = only(rows).delta_accuracy.ci95
+        assert (low == -1) == (method == "falls")
+        assert (high == 1) == (method == "rises")
+
+
 def test_by_hand():
     rows = [row("a", 0.9, 0.5), row("b", 0.6, 0.5), row("c", 0.3, 0.5), row("d", 0.495, 0.5)]
     m = only(rows)

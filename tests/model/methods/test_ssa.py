@@ -60,6 +60,16 @@ def test_perfect_predictions_of_the_right_steps_give_the_smallest_loss() -> None
     assert float(wrong) > 1
 
 
+@pytest.mark.parametrize(("candidates", "count"), [("all", 24), ("other_sequences", 17)])
+def test_both_directions_choose_among_the_same_candidates(candidates: str, count: int) -> None:
+    """All 3 · 8 latents of the view, or the true one and the 2 · 8 of other sequences."""
+    z = F.normalize(torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    nothing = SpyHeads(torch.zeros(3, 2, 16), torch.zeros(3, 2, 16))
+    config = SsaConfig(future_windows=2, candidates=candidates)  # type: ignore[arg-type]
+    loss = contrastive_loss(z, z.flip(1), SpyContext(), nothing, config)  # type: ignore[arg-type]
+    assert float(loss) == pytest.approx(math.log(count), abs=1e-5)
+
+
 def test_uninformative_predictions_cost_log_of_the_number_of_candidates() -> None:
     latents = F.normalize(torch.randn(5, 20, 16), dim=-1)
     loss = info_nce(torch.zeros(5, 3, 16), latents, torch.arange(17, 20), 1.0)
