@@ -36,7 +36,11 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 ROOMS: dict[str, tuple[str, ...]] = {
     "methods": ("tests/model/methods", "tests/model/test_personalize.py", "tests/model/test_handed_over.py"),
     "evaluation": ("tests/model/evaluation", "tests/model/test_personalize.py"),
-    "source_training": ("tests/model/test_pretrain.py", "tests/model/test_signal_statistics.py"),
+    "source_training": (
+        "tests/model/test_pretrain.py",
+        "tests/model/test_signal_statistics.py",
+        "tests/model/test_compute.py",
+    ),
     "windows": ("tests/model/data/test_windows.py", "tests/model/test_pretrain.py", "tests/model/test_personalize.py"),
     "egress": ("tests/client/egress",),
 }
