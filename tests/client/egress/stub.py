@@ -131,6 +131,8 @@ class StubSuperLink:
                 content = self._objects[PullObjectRequest.FromString(body).object_id]
                 return PullObjectResponse(object_found=True, object_available=True, object_content=content)
             case "confirm-message-received":
+                if ConfirmMessageReceivedRequest.FromString(body).message_object_id not in self._objects:
+                    raise ValueError("a message was confirmed that was never pulled")
                 return ConfirmMessageReceivedResponse()
             case "push-messages":
                 tree = PushMessagesRequest.FromString(body).message_object_trees[0]

@@ -84,14 +84,15 @@ def test_repeated_answers_are_counted_and_end(tmp_path: Path) -> None:
     made.close()
 
 
-def test_epsilon_for_life_is_enforced(tmp_path: Path) -> None:
-    limits = {**POLICY["limits"], "epsilon_for_life": 2.5, "reports_per_day": 9, "reports_for_life": 9}
+@pytest.mark.parametrize(("epsilon", "reports"), [(2.5, 2), (3.0, 3)])
+def test_epsilon_for_life_is_enforced_and_may_be_spent_to_the_end(tmp_path: Path, epsilon: float, reports: int) -> None:
+    limits = {**POLICY["limits"], "epsilon_for_life": epsilon, "reports_per_day": 9, "reports_for_life": 9}
     noise = {"kind": "laplace", "epsilon": 1.0}
     made = UseLedger(tmp_path, EgressPolicy.model_validate({**POLICY, "noise": noise, "limits": limits}))
-    made.report("r", "1", LEVELS)
-    made.report("r", "2", LEVELS)
+    for cell in range(reports):
+        made.report("r", str(cell), LEVELS)
     with pytest.raises(EgressError, match="epsilon for life"):
-        made.report("r", "3", LEVELS)
+        made.report("r", "one more", LEVELS)
     made.close()
 
 
@@ -222,6 +223,7 @@ def test_the_log_has_the_agreed_form(tmp_path: Path) -> None:
     assert base64.b64decode(str(lines[0]["bytes"])) == b"\x01\x02"
     assert lines[0]["prev"] == "0" * 64
     assert lines[1]["prev"] == lines[0]["hash"]
+    assert all(isinstance(line["time"], float) for line in lines)  # seconds with their thousandths
     assert first_break(lines) is None
 
 
@@ -268,7 +270,7 @@ def test_the_command_prints_everything_that_left(tmp_path: Path) -> None:
     assert "0102" in done.output
     assert "REFUSED" in done.output
     assert "not one record" in done.output
-    assert "3 lines, the chain is intact" in done.output
+    assert f"3 lines, the chain is intact; last hash {read_audit(tmp_path)[-1]['hash']}" in done.output
     done = CliRunner().invoke(app, ["check-policy", str(configs_dir() / "privacy" / "default.yaml")])
     assert "3 scalars, 10 bits" in done.output
     assert "can never carry more than 4392 bits" in done.output
