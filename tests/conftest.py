@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from tests.packages import package as package
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # ignored, and so in all processes, where a shell's & started us
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
