@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,15 @@ def counted(monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None] = lam
 
     monkeypatch.setattr(worker, "personalize", counting)
     return done
+
+
+def test_cells_of_two_source_models_are_never_one_job(toy: Toy) -> None:
+    """A job loads one release."""
+    cells = validation_cells(toy.experiment, prepared(toy))
+    again = [replace(c, source_seed=1, release_id="1" * 64) for c in cells]
+    jobs = split_jobs([*cells, *again])
+    assert len(jobs) == 2 * len(split_jobs(cells))
+    assert all(len({c.release_id for c in job}) == 1 for job in jobs)
 
 
 def test_protocols_that_differ_in_their_test_windows_share_one_adaptation(
