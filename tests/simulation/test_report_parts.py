@@ -271,6 +271,16 @@ def test_every_scenario_has_a_sentence_of_its_own():
     assert [place for place, _ in attribution(rows)] == [("inductive", "balanced"), ("inductive", "skew")]
 
 
+def test_attribution_leaves_out_a_run_that_one_of_the_three_lacks():
+    runs = [("a", 0.9, 0.8), ("b", 0.5, 0.8)]  # b's run has no score with BatchNorm frozen
+    rows = [row(u, x, method="emgup_paper") for u, x, _ in runs] + [
+        row(u, y, method="emgup_nograd") for u, _, y in runs
+    ]
+    rows += [row("a", 0.7, method="emgup_bnfrozen"), row("b", method="emgup_bnfrozen", status="timeout")]
+    ((_, sentence),) = attribution(rows)
+    assert "is +10.00 points over 1 user" in sentence
+
+
 def test_no_sentence_without_both_methods():
     assert attribution([row("a"), row("a", method="emgup_paper")]) == []
     apart = [row("a", method="emgup_paper"), row("b", method="emgup_nograd")]
