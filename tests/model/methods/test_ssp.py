@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from emgup_model.backbones import CnnConfig, build_backbone
+from emgup_model.backbones import Backbone, CnnConfig, build_backbone
 from emgup_model.methods.base import copy_model
-from emgup_model.methods.ssp import SspConfig, select_windows, student_loss, update_teacher
+from emgup_model.methods.ssp import SspConfig, run_ssp, select_windows, student_loss, update_teacher
+from tests.model.methods.toys import toy_target
 
 
 def test_a_sequence_is_kept_with_all_its_windows_when_enough_are_confident() -> None:
@@ -66,3 +67,16 @@ def test_the_teacher_is_an_exponential_average_of_parameters_only() -> None:
     for t, b, s in zip(teacher.parameters(), before.parameters(), student.parameters(), strict=True):
         assert torch.allclose(t, 0.75 * b + 0.25 * s)
     assert torch.equal(teacher.norm.running_mean, before.norm.running_mean)
+
+
+def test_a_recordings_last_shorter_run_takes_part(trained: Backbone) -> None:
+    """A22: of each of the six recordings, 29 windows, three whole sequences of eight and one of five."""
+    log = run_ssp(
+        copy_model(trained),
+        toy_target(),
+        SspConfig(epochs=2),
+        frozen_bn=True,
+        gradients=False,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert log["sequences_seen"] == 2 * 6 * 4
